@@ -1,0 +1,6 @@
+package vfs
+
+import "errors"
+
+// ErrLocked says that a living process holds the lock.
+var ErrLocked = errors.New("locked by another process")
