@@ -1,0 +1,417 @@
+package raftnode_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/internal/leak"
+	"github.com/holdfast-db/holdfast/raftnode"
+	"github.com/holdfast-db/holdfast/raftnode/raftnodetest"
+	"github.com/holdfast-db/holdfast/raftnode/wal"
+)
+
+// trio is a cluster of real nodes on a net in memory.
+type trio struct {
+	t       *testing.T
+	net     *raftnodetest.Net
+	members map[ident.MemberID]*member
+}
+
+func newTrio(t *testing.T) *trio {
+	t.Helper()
+	leak.Check(t)
+	c := &trio{t: t, net: raftnodetest.NewNet(), members: map[ident.MemberID]*member{}}
+	for id := ident.MemberID(1); id <= 3; id++ {
+		c.members[id] = newMember(id, voters(1, 2, 3))
+		c.start(id)
+	}
+	t.Cleanup(func() {
+		for _, m := range c.members {
+			if err := m.node.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := c.net.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func (c *trio) start(id ident.MemberID) {
+	m := c.members[id]
+	m.start(c.t, c.net.At(id))
+	c.net.Attach(id, m.node)
+}
+
+func (c *trio) stop(id ident.MemberID) {
+	c.t.Helper()
+	if err := c.members[id].node.Close(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.net.Attach(id, nil)
+	c.members[id].crash()
+}
+
+// leader waits for a member that leads and whom the others follow.
+func (c *trio) leader(of ...ident.MemberID) ident.MemberID {
+	c.t.Helper()
+	if len(of) == 0 {
+		of = []ident.MemberID{1, 2, 3}
+	}
+	var last ident.MemberID
+	c.eventually("a leader", func() bool {
+		last = 0
+		for _, id := range of {
+			s := c.members[id].node.Status()
+			if s.Leader == 0 || last != 0 && s.Leader != last {
+				return false
+			}
+			last = s.Leader
+		}
+		return slices.Contains(of, last) && c.members[last].node.Status().Settled
+	})
+	return last
+}
+
+func (c *trio) eventually(what string, cond func() bool) {
+	c.t.Helper()
+	ctx := within(c.t, 10*time.Second)
+	for !cond() {
+		select {
+		case <-ctx.Done():
+			for id, m := range c.members {
+				c.t.Logf("%s: %+v", id, m.node.Status())
+			}
+			c.t.Fatalf("waited in vain for %s", what)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// put keeps trying until a put succeeds; it counts as one even when the
+// outcome of a try was unknown.
+func (c *trio) put(id ident.MemberID, data string) {
+	c.t.Helper()
+	for ctx := within(c.t, 10*time.Second); ; {
+		short, cancel := context.WithTimeout(ctx, time.Second)
+		_, err := c.members[id].node.Propose(short, []byte(data))
+		cancel()
+		if err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			c.t.Fatalf("put at %s: %v", id, err)
+		}
+	}
+}
+
+func (c *trio) other(ids ...ident.MemberID) ident.MemberID {
+	for id := ident.MemberID(1); ; id++ {
+		if !slices.Contains(ids, id) {
+			return id
+		}
+	}
+}
+
+func (c *trio) sameEverywhere() {
+	c.t.Helper()
+	c.eventually("equal states", func() bool {
+		return c.members[1].machine.Sum() == c.members[2].machine.Sum() && c.members[2].machine.Sum() == c.members[3].machine.Sum()
+	})
+}
+
+func TestEveryMemberTakesPutsAndReadsItsOwnWrites(t *testing.T) {
+	c := newTrio(t)
+	c.leader()
+	var wg sync.WaitGroup
+	for id := ident.MemberID(1); id <= 3; id++ {
+		for client := range 8 {
+			wg.Go(func() {
+				for i := range 50 {
+					ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+					data := fmt.Sprintf("%s.%d.%d", id, client, i)
+					_, err := c.members[id].node.Propose(ctx, []byte(data))
+					if err == nil {
+						err = c.members[id%3+1].node.ReadIndex(ctx)
+					}
+					cancel()
+					if err != nil {
+						t.Errorf("%s: %v", data, err)
+						return
+					}
+					if !slices.Contains(c.members[id%3+1].machine.Requests(), data) {
+						t.Errorf("%s was acknowledged and not read", data)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	c.sameEverywhere()
+	got := c.members[1].machine.Requests()
+	slices.Sort(got)
+	if n := len(slices.Compact(got)); n != 3*8*50 || len(got) != n {
+		t.Errorf("%d requests, %d different, want %d", len(got), n, 3*8*50)
+	}
+}
+
+func TestAStoppingLeaderHandsOver(t *testing.T) {
+	c := newTrio(t)
+	old := c.leader()
+	c.put(old, "before")
+	term := c.members[old].node.Status().Term
+	began := time.Now()
+	c.stop(old)
+	rest := slices.DeleteFunc([]ident.MemberID{1, 2, 3}, func(id ident.MemberID) bool { return id == old })
+	next := c.leader(rest...)
+	if s := c.members[next].node.Status(); s.Term != term+1 {
+		t.Errorf("term went from %d to %d", term, s.Term)
+	}
+	if took := time.Since(began); took > 500*time.Millisecond {
+		t.Errorf("handing over took %s", took)
+	}
+	c.put(rest[0], "between")
+	c.start(old)
+	<-c.members[old].node.Ready()
+	if got := c.members[old].machine.Requests(); !slices.Equal(got, []string{"before", "between"}) {
+		t.Errorf("ready with %v", got)
+	}
+}
+
+func TestAMemberTooFarBehindGetsASnapshot(t *testing.T) {
+	c := newTrio(t)
+	late := c.other(c.leader())
+	c.net.Isolate(late, true)
+	at := c.other(late)
+	for i := range 100 {
+		c.put(at, fmt.Sprint(i))
+	}
+	for range 2 {
+		for id, m := range c.members {
+			if id != late {
+				m.node.Checkpointed(m.machine.Checkpoint(), []byte("base transaction"))
+			}
+		}
+	}
+	c.eventually("compaction", func() bool { return c.members[at].node.Status().First > 50 })
+	c.members[late].machine.FullDisk.Store(1) // Waited out, like one of the log.
+	c.net.Isolate(late, false)
+	c.put(late, "last")
+	c.sameEverywhere()
+	if left := c.members[late].machine.FullDisk.Load(); left >= 0 {
+		t.Error("the disk was not full")
+	}
+	if err := c.members[late].node.ReadIndex(within(t, 5*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if first := c.members[late].node.Status().First; first < 50 {
+		t.Errorf("log begins at %d: no snapshot was installed", first)
+	}
+	c.stop(late) // What was installed survives.
+	c.start(late)
+	<-c.members[late].node.Ready()
+	c.sameEverywhere()
+}
+
+func TestASnapshotThatASecondMemberContradictsIsNotInstalled(t *testing.T) {
+	c := newTrio(t)
+	late := c.other(c.leader())
+	c.stop(late)
+	at := c.other(late)
+	for i := range 100 {
+		c.put(at, fmt.Sprint(i))
+	}
+	for range 2 {
+		for id, m := range c.members {
+			if id != late {
+				m.node.Checkpointed(m.machine.Checkpoint(), []byte("base transaction"))
+			}
+		}
+	}
+	c.eventually("compaction", func() bool { return c.members[at].node.Status().First > 50 })
+	var refuse atomic.Bool
+	refuse.Store(true)
+	asked := make(chan ident.MemberID, 1)
+	c.members[late].confirm = func(_ context.Context, sender ident.MemberID, s raftnode.Staged) error {
+		if s.Meta().Index < 50 {
+			t.Errorf("asked about a snapshot at %d", s.Meta().Index)
+		}
+		if refuse.Load() {
+			select {
+			case asked <- sender:
+			default:
+			}
+			return errors.New("contradicted")
+		}
+		return nil
+	}
+	c.start(late)
+	sender, again := <-asked, <-asked
+	if s := c.members[late].node.Status(); s.First > 50 || s.Applied > 50 || sender == late || again == late {
+		t.Fatalf("installed what was refused: %+v", s)
+	}
+	refuse.Store(false)
+	c.sameEverywhere()
+}
+
+func change(kind raftpb.ConfChangeType, id uint64) *raftpb.ConfChangeV2 {
+	return &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{{Type: kind.Enum(), NodeId: new(id)}}}
+}
+
+func TestMembersJoinArePromotedAndRemoved(t *testing.T) {
+	c := newTrio(t)
+	leader := c.leader()
+	follower := c.other(leader)
+	ctx := within(t, 20*time.Second)
+	fourth := newMember(4, nil)
+	fourth.log, fourth.machine = raftnodetest.NewMemLog(wal.Mark{}), raftnodetest.NewMachine(wal.Mark{}, &raftpb.ConfState{})
+	c.members[4] = fourth
+	c.start(4)
+	for _, step := range []struct {
+		change *raftpb.ConfChangeV2
+		data   string
+		err    error
+	}{
+		{change(raftpb.ConfChangeAddLearnerNode, 4), "refuse", raftnodetest.ErrRefused},
+		{change(raftpb.ConfChangeAddLearnerNode, 4), "add 4", nil},
+		{change(raftpb.ConfChangeAddNode, 4), "promote 4", nil},
+		{&raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{}}, "leave what was not entered", raftnode.ErrConfInvalid},
+	} {
+		if _, err := c.members[follower].node.ProposeConf(ctx, step.change, []byte(step.data)); !errors.Is(err, step.err) {
+			t.Fatalf("%s: %v", step.data, err)
+		}
+	}
+	c.eventually("the new member to know that it votes", func() bool {
+		s := fourth.node.Status()
+		return !s.Learner && slices.Contains(s.Voters, 4)
+	})
+	if _, err := c.members[4].node.ProposeConf(ctx, change(raftpb.ConfChangeRemoveNode, uint64(leader)), []byte("remove")); err != nil {
+		t.Fatal(err)
+	}
+	<-c.members[leader].node.Done()
+	if err := c.members[leader].node.Err(); !errors.Is(err, raftnode.ErrRemoved) {
+		t.Errorf("removed leader ends with %v", err)
+	}
+	c.leader(slices.DeleteFunc([]ident.MemberID{1, 2, 3, 4}, func(id ident.MemberID) bool { return id == leader })...)
+	c.put(4, "without the old leader")
+}
+
+func TestWithoutAQuorumNothingIsAnswered(t *testing.T) {
+	c := newTrio(t)
+	leader := c.leader()
+	c.put(leader, "one")
+	c.net.Isolate(leader, true)
+	ctx, cancel := context.WithTimeout(context.Background(), 150*time.Millisecond)
+	defer cancel()
+	if err := c.members[leader].node.ReadIndex(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("read: %v", err)
+	}
+	c.eventually("check quorum", func() bool { return c.members[leader].node.Status().Leader == 0 })
+	ctx, cancel = context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.members[leader].node.Propose(ctx, []byte("never")); !errors.Is(err, raftnode.ErrNoLeader) {
+		t.Errorf("put: %v", err)
+	}
+	c.net.Isolate(leader, false)
+	c.leader()
+	c.put(leader, "two")
+	if got := c.members[leader].machine.Requests(); !slices.Equal(got, []string{"one", "two"}) {
+		t.Errorf("requests %v: what ended with ErrNoLeader took effect", got)
+	}
+}
+
+func TestOnlyTheLeaderTransfersAndOnlyToVoters(t *testing.T) {
+	c := newTrio(t)
+	leader := c.leader()
+	follower := c.other(leader)
+	ctx := within(t, 5*time.Second)
+	if err := c.members[follower].node.TransferLeader(ctx, leader); !errors.Is(err, raftnode.ErrNotLeader) {
+		t.Errorf("by a follower: %v", err)
+	}
+	if err := c.members[leader].node.TransferLeader(ctx, 9); !errors.Is(err, raftnode.ErrTransferee) {
+		t.Errorf("to a stranger: %v", err)
+	}
+	if err := c.members[leader].node.TransferLeader(ctx, follower); err != nil {
+		t.Errorf("to a follower: %v", err)
+	}
+	if got := c.leader(); got != follower {
+		t.Errorf("leader is %s", got)
+	}
+}
+
+func TestRequestsOfALostLeaderEndWithTheNextOne(t *testing.T) {
+	c := newTrio(t)
+	leader := c.leader()
+	c.put(leader, "before")
+	c.net.Isolate(leader, true)
+	lost := make(chan error, 2)
+	var wg sync.WaitGroup
+	for _, at := range []ident.MemberID{leader, c.other(leader)} { // One of the leader's own, one forwarded to it.
+		wg.Go(func() {
+			_, err := c.members[at].node.Propose(within(t, 10*time.Second), []byte("lost"))
+			lost <- err
+		})
+	}
+	rest := slices.DeleteFunc([]ident.MemberID{1, 2, 3}, func(id ident.MemberID) bool { return id == leader })
+	next := c.leader(rest...)
+	c.net.Isolate(leader, false)
+	wg.Wait()
+	for range 2 {
+		if err := <-lost; !errors.Is(err, raftnode.ErrLeaderChanged) && err != nil {
+			t.Errorf("got %v", err) // nil: it was not proposed before the new leader was known.
+		}
+	}
+	c.put(next, "after")
+	c.sameEverywhere()
+}
+
+func TestAFullDiskIsWaitedOut(t *testing.T) {
+	leak.Check(t)
+	m := newMember(1, voters(1))
+	m.start(t, nowhere{})
+	<-m.node.Ready()
+	m.log.Fail(wal.ErrNoSegment)
+	done := make(chan error, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, err := m.node.Propose(within(t, 10*time.Second), []byte("x"))
+		done <- err
+	})
+	if err := m.node.ReadIndex(within(t, time.Second)); err != nil {
+		t.Errorf("reads go on: %v", err)
+	}
+	m.log.Fail(nil)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	wg.Wait()
+	if err := m.node.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAFailingDiskStopsTheMember(t *testing.T) {
+	c := newTrio(t)
+	leader := c.leader()
+	broken := errors.New("no more blocks")
+	c.members[leader].log.Fail(broken)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if _, err := c.members[leader].node.Propose(ctx, []byte("x")); err == nil {
+		t.Log("the others made a quorum")
+	}
+	<-c.members[leader].node.Done()
+	if err := c.members[leader].node.Err(); !errors.Is(err, broken) {
+		t.Errorf("ends with %v", err)
+	}
+}

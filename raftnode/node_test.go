@@ -1,0 +1,113 @@
+package raftnode_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/internal/leak"
+	"github.com/holdfast-db/holdfast/raftnode"
+	"github.com/holdfast-db/holdfast/raftnode/raftnodetest"
+	"github.com/holdfast-db/holdfast/raftnode/transport"
+	"github.com/holdfast-db/holdfast/raftnode/wal"
+)
+
+var _ raftnode.Log = (*wal.Log)(nil)
+
+var first = wal.Mark{Index: 1, Term: 1}
+
+func voters(ids ...uint64) *raftpb.ConfState {
+	return raftpb.EnsureConfState(&raftpb.ConfState{Voters: ids})
+}
+
+// member is what survives a Close.
+type member struct {
+	id      ident.MemberID
+	boots   uint64
+	log     *raftnodetest.MemLog
+	machine *raftnodetest.Machine
+	node    *raftnode.Node
+	confirm func(context.Context, ident.MemberID, raftnode.Staged) error // Of the next start; may be nil.
+}
+
+func newMember(id ident.MemberID, conf *raftpb.ConfState) *member {
+	return &member{id: id, log: raftnodetest.NewMemLog(first), machine: raftnodetest.NewMachine(first, conf)}
+}
+
+func (m *member) start(t testing.TB, network raftnode.Network) {
+	t.Helper()
+	m.boots++
+	node, err := raftnode.Start(raftnode.Config{
+		ID: m.id, StateMachine: m.machine, Applied: m.machine.Applied(), Log: m.log, Recovered: m.log.Recovered(),
+		Network: network, Clock: clock.Real(), Random: raftnodetest.NewRandom(uint64(m.id)<<8 + m.boots),
+		Logger: hclog.NewNullLogger(), HeartbeatInterval: 10 * time.Millisecond, ElectionTimeout: 100 * time.Millisecond,
+		CatchUpEntries: 20, Confirm: m.confirm,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.node = node
+}
+
+// crash forgets what was not synced. The node must be closed.
+func (m *member) crash() { m.log, m.machine = m.log.Crash(0, false), m.machine.Crash() }
+
+func within(t testing.TB, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+type nowhere struct{}
+
+func (nowhere) Send(ident.MemberID, transport.Frame) {}
+func (nowhere) SendSnapshot(_ ident.MemberID, _ *raftpb.Message, _ transport.SnapshotSource, done func(error)) {
+	done(transport.ErrUnreachable)
+}
+
+func TestASingleMemberAnswersAndRestarts(t *testing.T) {
+	leak.Check(t)
+	m := newMember(1, voters(1))
+	for boot := range 3 {
+		m.start(t, nowhere{})
+		ctx := within(t, 5*time.Second)
+		select {
+		case <-m.node.Ready():
+		case <-ctx.Done():
+			t.Fatal("not ready")
+		}
+		if got := len(m.machine.Requests()); got != boot*10 {
+			t.Fatalf("boot %d: ready with %d requests", boot, got)
+		}
+		var wg sync.WaitGroup
+		for i := range 10 {
+			wg.Go(func() {
+				if _, err := m.node.Propose(ctx, []byte(fmt.Sprintf("%d.%d", boot, i))); err != nil {
+					t.Error(err)
+				}
+				if err := m.node.ReadIndex(ctx); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if s := m.node.Status(); s.Role != raftnode.Leader || s.Term != ident.Term(2+boot) || !s.Settled {
+			t.Errorf("status %+v", s)
+		}
+		if err := m.node.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := m.node.Propose(ctx, []byte("late")); err == nil {
+			t.Error("proposed to a closed node")
+		}
+		m.crash()
+	}
+}
