@@ -1,0 +1,144 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-db/holdfast/mvcc/history"
+	"github.com/holdfast-db/holdfast/snapshot/blobstore"
+)
+
+// look learns from a list where the log ends. False: it has no base to follow.
+func (w *Writer) look(ctx context.Context) (bool, error) {
+	c, err := w.archive.Catalogue(ctx)
+	if err != nil {
+		return false, err
+	}
+	w.ceiling = max(w.ceiling, c.Ceiling)
+	t := c.find(w.at.timeline)
+	if t == nil {
+		return false, nil
+	}
+	for _, x := range t.Conflicts() {
+		w.alarm(fmt.Errorf("objects %s and %s hold two pasts of entry %d: %w", x.A.Name, x.B.Name, x.A.Last, ErrDisagree))
+	}
+	runs := t.Runs()
+	if len(runs) == 0 {
+		return false, nil
+	}
+	run := runs[len(runs)-1] // It reaches furthest.
+	m, err := w.archive.Manifest(ctx, t.Number, run.Base)
+	if err != nil {
+		return false, err
+	}
+	made, err := time.Parse(time.RFC3339, m.Made)
+	if err != nil {
+		return false, damagef(run.Base.Name+manifestName, 0, "it was made at %q", m.Made)
+	}
+	w.base.have, w.base.made, w.base.need = true, made, false // From here on another's log counts.
+	w.last, w.lastName = m.tail(), ""
+	if n := len(run.Log); n > 0 {
+		return true, w.lookAt(ctx, run.Log[n-1].Name)
+	}
+	return true, nil
+}
+
+// lookAt takes a segment for the last one. Its head can be read without a key.
+func (w *Writer) lookAt(ctx context.Context, name string) error {
+	data, err := w.cfg.Store.GetRange(ctx, w.archive.path(name), 0, fixedHeadBytes+headBytesMax)
+	if err != nil {
+		return fmt.Errorf("object %s: %w", name, err)
+	}
+	h, _, _, err := decodeHead(name, data)
+	if err != nil {
+		return err
+	}
+	if id := locate(name).segment; h.Log == nil || h.Log.End.Index != id.Last || h.Log.End.Digest != id.Digest {
+		return fmt.Errorf("object %s is another than its name says: %w", name, ErrForeign)
+	}
+	w.last, w.lastName = h.Log.End, name
+	return nil
+}
+
+// follow keeps up with the member that ships, for one interval, and holds what
+// is not archived.
+func (w *Writer) follow(ctx context.Context) error {
+	if err := w.lookOn(ctx); err != nil {
+		return err
+	}
+	if w.tooFarBehind() && w.cfg.Policy == PolicyGap {
+		w.letGo()
+	}
+	wait := followEvery
+	if w.hurried() {
+		wait = followSoon
+	}
+	select {
+	case <-w.mu.wanted:
+		// Looked at soon, and not at once: whoever ships needs a moment.
+		select {
+		case <-w.cfg.Clock.After(followSoon):
+		case <-ctx.Done():
+		}
+	case <-w.cfg.Clock.After(wait):
+	case <-ctx.Done():
+	}
+	return ctx.Err()
+}
+
+// lookOn looks for segments after the last that is known.
+func (w *Writer) lookOn(ctx context.Context) error {
+	before := w.last
+	if w.lastName == "" {
+		if found, err := w.look(ctx); err != nil || !found {
+			return err
+		}
+	} else {
+		newest := segmentName{Last: w.last.Index}
+		folder := w.archive.path(timelinePath(w.at.timeline) + logFolder)
+		err := w.cfg.Store.List(ctx, folder, w.archive.path(w.lastName), func(o blobstore.Object) error {
+			if id, ok := parseSegmentName(o.Name[len(folder):]); ok && id.Last > newest.Last {
+				newest = id
+			}
+			return nil
+		})
+		if err == nil && newest.First > 0 {
+			err = w.lookAt(ctx, timelinePath(w.at.timeline)+logFolder+newest.String())
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if w.last != before || w.records == nil {
+		return w.hold()
+	}
+	return nil
+}
+
+// hold keeps what the archive does not have, and compares where both join.
+func (w *Writer) hold() error {
+	applied, _ := w.cfg.Source.Applied()
+	next, err := join(w.cfg.Source, w.last)
+	w.letGo()
+	if errors.Is(err, history.ErrDropped) {
+		return nil // There is nothing to keep. If this member is to ship, it begins with a base.
+	}
+	if err != nil {
+		return err
+	}
+	w.records = next
+	rec, err := next.next()
+	if err != nil {
+		return err
+	}
+	through := w.last.Index
+	if rec == nil {
+		through = max(through, applied)
+	}
+	if applied >= w.last.Index {
+		w.reached(through)
+	}
+	return nil
+}

@@ -1,0 +1,152 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/internal/task"
+	"github.com/holdfast-db/holdfast/internal/vfs"
+	"github.com/holdfast-db/holdfast/mvcc"
+	"github.com/holdfast-db/holdfast/mvcc/history"
+	"github.com/holdfast-db/holdfast/proto/holdfastpb"
+	"github.com/holdfast-db/holdfast/snapshot"
+)
+
+// RestoreFile makes a snapshot file of a plan's target, from which
+// snapshot.Restore makes data directories. The file gets its name when it is
+// complete, and was read back and verified.
+func (a *Archive) RestoreFile(ctx context.Context, fsys vfs.FS, path string, p *Plan) (snapshot.Totals, error) {
+	var totals snapshot.Totals
+	_, err := snapshot.SaveFunc(ctx, fsys, path, func(w io.Writer) (err error) {
+		totals, err = a.Restore(ctx, w, p)
+		return err
+	})
+	return totals, err
+}
+
+// Restore writes the snapshot of a plan's target. What was written means nothing
+// unless it returns without an error.
+func (a *Archive) Restore(ctx context.Context, w io.Writer, p *Plan) (snapshot.Totals, error) {
+	base := a.readBase(ctx, p.folder, &p.Base)
+	defer base.Close()
+	log := a.readLog(ctx, p)
+	defer log.tasks.Wait() //nolint:errcheck // next has told what failed.
+	defer log.tasks.Stop()
+	totals, err := snapshot.Extend(ctx, w, base, snapshot.Extension{To: p.state(), Next: log.next, Tell: p.check})
+	if err != nil {
+		return totals, fmt.Errorf("restore %s of cluster %s, timeline %d: %w", p.Target, p.Cluster, p.Timeline, err)
+	}
+	return totals, nil
+}
+
+// state is where the snapshot stands.
+func (p *Plan) state() mvcc.State {
+	return mvcc.State{
+		Position: p.To.Position(), Term: p.To.Term, Time: p.To.Time, Digest: ident.Digest(p.To.Digest),
+		Revision: p.To.Revision, Compacted: p.To.Compacted, ConfState: p.Conf,
+	}
+}
+
+// Header is that of the snapshot to be, as far as snapshot.PlanRestore needs it.
+func (p *Plan) Header() *holdfastpb.SnapshotHeader {
+	return &holdfastpb.SnapshotHeader{
+		Format: snapshot.FormatVersion, ClusterId: uint64(p.Base.ClusterID), Uuid: p.Cluster[:], Timeline: &holdfastpb.TimelineInfo{Number: uint64(p.Timeline)},
+		Applied: &holdfastpb.Position{Index: uint64(p.To.Index), Group: p.To.Group}, Term: uint64(p.To.Term), EntryTime: p.To.Time,
+		Revision: int64(p.To.Revision), Digest: p.To.Digest[:],
+	}
+}
+
+// check compares a base's own header with its manifest.
+func (p *Plan) check(h *holdfastpb.SnapshotHeader) error {
+	m := &p.Base
+	if !bytes.Equal(h.Uuid, m.Cluster[:]) || h.ClusterId != uint64(m.ClusterID) || h.Timeline.GetNumber() != uint64(m.Timeline) || h.Applied.GetIndex() != uint64(m.At.Index) ||
+		Digest(h.Digest) != m.At.Digest || h.Revision != int64(m.At.Revision) {
+		return fmt.Errorf("base %s holds a snapshot of cluster %x, timeline %d, entry %d, revision %d: %w",
+			p.folder, h.Uuid, h.Timeline.GetNumber(), h.Applied.GetIndex(), h.Revision, ErrForeign)
+	}
+	return nil
+}
+
+// logReader gives the records between a base and a target. The next segment is
+// fetched while one is used.
+type logReader struct {
+	tasks    *task.Group
+	segments chan fetchedSegment
+	last     Point // State after the last record given.
+	to       ident.Position
+	name     string
+	rest     []byte
+	all      []byte
+}
+
+type fetchedSegment struct {
+	name  string
+	plain []byte
+	err   error
+}
+
+func (a *Archive) readLog(ctx context.Context, p *Plan) *logReader {
+	r := &logReader{tasks: task.New(ctx), segments: make(chan fetchedSegment), last: p.Base.tail(), to: p.To.Position()}
+	r.tasks.Go("log", func(ctx context.Context) error {
+		defer close(r.segments)
+		for _, s := range p.Log {
+			seg, err := a.segment(ctx, p.Timeline, s)
+			f := fetchedSegment{name: s.Name, err: err}
+			if err == nil {
+				f.plain = seg.plain
+			}
+			select {
+			case r.segments <- f:
+			case <-ctx.Done():
+				return nil
+			}
+			if err != nil {
+				return nil
+			}
+		}
+		return nil
+	})
+	return r
+}
+
+// next returns the next record, nil at the target.
+func (r *logReader) next() (*history.Record, error) {
+	for {
+		if len(r.rest) == 0 {
+			f, ok := <-r.segments
+			if !ok {
+				return nil, r.tasks.Context().Err()
+			}
+			if f.err != nil {
+				return nil, f.err
+			}
+			r.name, r.rest, r.all = f.name, f.plain, f.plain
+		}
+		rec, n, err := history.DecodeRecord(r.rest)
+		if err != nil {
+			return nil, damagef(r.name, fixedHeadBytes, "record at byte %d of its content: %v", len(r.all)-len(r.rest), err)
+		}
+		r.rest = r.rest[n:]
+		if rec.Index <= r.last.Index { // The base has it, or the segment before.
+			if digest := Digest(rec.Groups[len(rec.Groups)-1].Digest); rec.Index == r.last.Index && digest != r.last.Digest {
+				return nil, fmt.Errorf("object %s has digest %s after entry %d, before it came %s: %w", r.name, digest, rec.Index, r.last.Digest, ErrDisagree)
+			}
+			continue
+		}
+		if rec.Index > r.to.Index {
+			return nil, nil
+		}
+		if rec.Index == r.to.Index {
+			if rec = cut(rec, r.to.Group); rec == nil {
+				return nil, nil
+			}
+		}
+		if r.last, err = advance(r.last, rec); err != nil {
+			return nil, fmt.Errorf("object %s: %w", r.name, err)
+		}
+		return rec, nil
+	}
+}
