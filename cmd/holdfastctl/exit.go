@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/holdfast-db/holdfast/client"
+)
+
+// Exit codes, as etcdctl's.
+const (
+	exitSuccess     = 0
+	exitFailed      = 1
+	exitConnection  = 2
+	exitInput       = 3 // What was read from standard input cannot be used.
+	exitFeature     = 4 // A valid flag with a value that does not go here.
+	exitInterrupted = 5
+	exitArguments   = 128
+)
+
+// exitError ends a command with an exit code. Without an inner error everything
+// has been said already.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// exit gives an error an exit code.
+func exit(code int, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &exitError{code, err}
+}
+
+// badArguments is what a command says when it was called wrongly.
+func badArguments(format string, args ...any) error {
+	return &exitError{exitArguments, fmt.Errorf(format, args...)}
+}
+
+// badFeature is what a command says of a flag's value that it cannot use.
+func badFeature(format string, args ...any) error {
+	return &exitError{exitFeature, fmt.Errorf(format, args...)}
+}
+
+// explain adds to an error of some endpoints what the person at the terminal can
+// do about it. The words that scripts look for stay at the beginning.
+func (c *ctl) explain(err error, endpoints ...string) string {
+	text := err.Error()
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		text = c.unanswered(text, endpoints)
+	case errors.Is(err, client.ErrNoSpace):
+		text += " (see 'alarm list'; compact, defrag, then 'alarm disarm')"
+	case errors.Is(err, client.ErrRequestTooLarge):
+		text += " (raise --max-request-bytes of the members, or send less)"
+	}
+	if errors.Is(err, client.ErrUnknownOutcome) {
+		text += "; " + client.ErrUnknownOutcome.Error()
+	}
+	return text
+}
+
+// hints are by what gRPC says of a connection that could not be made.
+var hints = []struct{ sign, mend string }{
+	{"certificate required", "the member wants a client certificate: give --cert and --key"},
+	{"bad certificate", "the member does not accept this client certificate: is it of the CA that the member trusts?"},
+	{"unknown authority", "give --cacert, the CA of the members' certificates"},
+	{"certificate is valid for", "the member's certificate lacks this address: name it in 'certs server --hosts'"},
+	{"does not look like a TLS handshake", "the member does not encrypt: use http://"},
+	{"error reading server preface", "the member may want TLS: use https:// and --cacert"},
+}
+
+// unanswered is an error about time that has run out. gRPC wraps the cause into
+// several layers of words.
+func (c *ctl) unanswered(text string, endpoints []string) string {
+	mend := fmt.Sprintf("no answer from %s within %v: check --endpoints, or give it more --command-timeout",
+		strings.Join(endpoints, ","), c.globals.commandTimeout)
+	for _, h := range hints {
+		if strings.Contains(text, h.sign) {
+			mend = h.mend
+			break
+		}
+	}
+	if at := strings.LastIndex(text, "desc = "); at >= 0 {
+		text = strings.Trim(text[at+len("desc = "):], `"`)
+	}
+	text = strings.TrimPrefix(text, "transport: Error while dialing: ")
+	if timeout := context.DeadlineExceeded.Error(); !strings.Contains(text, timeout) {
+		text = timeout + ": " + text
+	}
+	return fmt.Sprintf("%s (%s)", text, mend)
+}

@@ -1,0 +1,66 @@
+// Command holdfastctl talks to a cluster from the command line, and mends one.
+//
+//	holdfastctl put color blue        the verbs and forms of etcdctl
+//	holdfastctl snapshot restore …    a new cluster out of a snapshot
+//	holdfastctl bench put             load, and how long requests took
+//	holdfastctl certs ca              certificates for members and clients
+//	holdfastctl inspect wal …         what lies in a data directory
+//
+// One file holds one command: its flags, what it asks, and the forms in which it
+// prints the answer. What goes to standard output is for programs too and equals
+// what etcdctl prints; everything else goes to standard error.
+//
+// It keeps nothing between runs. What it writes (snapshots, data directories,
+// certificates) appears under its name only when it is whole and durable.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	c := &ctl{in: os.Stdin, out: os.Stdout, err: os.Stderr, environ: os.Environ()}
+	code := c.run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// run executes one command line and returns the exit code.
+func (c *ctl) run(ctx context.Context, args []string) int {
+	root := c.rootCommand()
+	root.SetArgs(args)
+	root.SetIn(c.in)
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitSuccess
+	}
+	var exit *exitError
+	if !errors.As(err, &exit) {
+		// Cobra's own: an unknown command or flag, or a value that does not fit.
+		fmt.Fprintf(c.err, "Error: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
+		return exitFailed
+	}
+	if exit.err != nil {
+		fmt.Fprintln(c.err, "Error:", c.explain(exit.err, c.globals.endpoints...))
+	}
+	return exit.code
+}
+
+// ctl is one run of the program.
+type ctl struct {
+	in       io.Reader
+	out, err io.Writer
+	environ  []string
+	dial     dialFunc // Replaces the network in tests.
+
+	globals globals
+}

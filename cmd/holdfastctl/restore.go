@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/internal/vfs"
+	"github.com/holdfast-db/holdfast/snapshot"
+	"github.com/holdfast-db/holdfast/snapshot/archive"
+)
+
+// pointFlags are the flags of restore that say what, and what of it.
+type pointFlags struct {
+	archiveFlags
+	from, to, member, scratch string
+	prefix                    string
+	keepRevision              bool
+}
+
+func (c *ctl) restoreCommand() *cobra.Command {
+	var f restoreFlags
+	var p pointFlags
+	cmd := &cobra.Command{
+		Use:   "restore --from SNAPSHOT|ARCHIVE-URL [--to TARGET] --cluster SPEC.yaml | --prefix P",
+		Short: "Makes the data directories of a new cluster as of any point in time, or takes keys back to it",
+		Long: `Makes the data directories of all members of a new cluster, or of one (--member), from
+a snapshot file or from an archive, as of a point in time:
+
+  latest               the newest that there is
+  index=N[.GROUP]      after an entry of the log, or one request of it
+  revision=N           right after the request that made a revision
+  before-revision=N    right before it
+  time=RFC3339         after the last request up to a time
+
+The plan is printed first; --dry-run ends there. Every byte is verified, and nothing is
+installed unless the digest at the end is right. What a target holds is left alone, or
+renamed aside (--replace).
+
+Where revisions beyond the target may have been used, the new cluster begins above them
+and what is older counts as compacted, so that no revision ever has two contents.
+
+  holdfastctl restore --from s3://backups/prod?region=eu-1 --to before-revision=48211 --cluster SPEC.yaml
+
+With --prefix no cluster is made: the running one at --endpoints takes the keys under the
+prefix back to what they were. What was deleted since comes back, what was changed changes
+back, and what is new goes, each only if nobody writes it meanwhile; --dry-run prints
+these lines alone. --prefix "" is every key. Keys come back without their leases.
+
+  holdfastctl restore --from s3://backups/prod --to time=2026-11-28T09:00:00Z --prefix /registry/pods/
+`,
+		RunE: func(cmd *cobra.Command, args []string) error { return c.restoreTo(cmd, args, &p, &f) },
+	}
+	f.declare(cmd.Flags())
+	for _, name := range []string{"data-dir", "wal-dir", "name", "initial-cluster", "initial-advertise-peer-urls", "bump-revision", "mark-compacted", "skip-hash-check"} {
+		_ = cmd.Flags().MarkHidden(name) // Of snapshot restore, which speaks etcdutl's language.
+	}
+	p.declareRest(cmd.Flags())
+	cmd.Flags().StringVar(&p.from, "from", "", "snapshot file, or URL of an archive")
+	cmd.Flags().StringVar(&p.to, "to", "latest", "the point in time")
+	cmd.Flags().StringVar(&p.prefix, "prefix", "", "take the keys that begin with this back to what they were, in the running cluster")
+	cmd.Flags().StringVar(&p.member, "member", "", "make only this member of --cluster here")
+	cmd.Flags().StringVar(&p.scratch, "scratch", "", "folder for the state on its way (default beside the first data directory)")
+	cmd.Flags().BoolVar(&p.keepRevision, "keep-revision", false, "go on with the target's revision: only if nobody has ever seen a later one")
+	return cmd
+}
+
+func (c *ctl) restoreTo(cmd *cobra.Command, args []string, p *pointFlags, f *restoreFlags) error {
+	if len(args) != 0 {
+		return badArguments("restore takes no arguments: --from names what to restore")
+	}
+	fs := cmd.Flags()
+	back := fs.Changed("prefix")
+	if p.from == "" || back == (f.spec != "") {
+		return badArguments("--from is required, and either --cluster or --prefix")
+	}
+	if back {
+		return c.takeBack(cmd.Context(), p, f.dryRun)
+	}
+	if p.member != "" {
+		if err := fs.Set("name", p.member); err != nil {
+			return badArguments("--member: %w", err)
+		}
+	}
+	if p.member != "" && f.nonce == "" {
+		return badArguments("--member needs --nonce WORD, the same for every member: the IDs of the new cluster follow from it")
+	}
+	o, err := f.options(fs)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(p.from, "://") {
+		if p.to != "latest" {
+			return badArguments("--to %s: a snapshot file holds one point; give the URL of an archive", p.to)
+		}
+		return c.restore(cmd.Context(), f, p.from, o)
+	}
+	p.url = p.from
+	return c.restorePoint(cmd.Context(), p, f, o)
+}
+
+// restorePoint restores from an archive.
+func (c *ctl) restorePoint(ctx context.Context, p *pointFlags, f *restoreFlags, o snapshot.RestoreOptions) error {
+	target, err := archive.ParseTarget(p.to)
+	if err != nil {
+		return exit(exitArguments, err)
+	}
+	a, store, err := p.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	plan, err := a.Plan(ctx, ident.Timeline(p.timeline), target)
+	if err != nil {
+		return exit(exitFailed, err)
+	}
+	if p.keepRevision {
+		plan.Ceiling = 0
+	}
+	if bump := plan.Bump(); bump > 0 && f.bump == 0 {
+		o.BumpRevision, o.MarkCompacted = bump, true
+	}
+	members, err := snapshot.PlanRestore(plan.Header(), o)
+	switch {
+	case errors.Is(err, snapshot.ErrInvalid):
+		return exit(exitArguments, err)
+	case err != nil:
+		return exit(exitFailed, err)
+	}
+	fmt.Fprint(c.out, plan, members)
+	if f.dryRun {
+		fmt.Fprintln(c.out, "Nothing was done: --dry-run.")
+		return nil
+	}
+	return c.restoreAs(ctx, a, plan, members, p, f, o)
+}
+
+// restoreAs does what the plans say.
+func (c *ctl) restoreAs(ctx context.Context, a *archive.Archive, plan *archive.Plan, members *snapshot.Plan, p *pointFlags, f *restoreFlags, o snapshot.RestoreOptions) error {
+	if err := emptyTargets(members); err != nil {
+		return exit(exitFailed, err)
+	}
+	folder := p.scratch
+	for _, m := range members.Members {
+		if folder == "" && m.Make {
+			folder = filepath.Dir(absolute(m.DataDir))
+		}
+	}
+	folder, err := os.MkdirTemp(folder, "holdfast-restore-")
+	if err != nil {
+		return badArguments("--scratch: %w", err)
+	}
+	defer os.RemoveAll(folder)
+	file := filepath.Join(folder, "point.snap")
+	if _, err := a.RestoreFile(ctx, vfs.OS(), file, plan); err != nil {
+		return exit(exitFailed, err)
+	}
+	if o.Only != "" {
+		fmt.Fprintf(c.out, "For the other members use --to index=%s: the archive goes on.\n", plan.To.Position())
+	}
+	return c.restoreFile(ctx, f, file, members, o)
+}
+
+// emptyTargets finds what would be in the way before anything is fetched.
+func emptyTargets(p *snapshot.Plan) error {
+	for _, m := range p.Members {
+		names, err := os.ReadDir(m.DataDir)
+		if m.Make && !p.Replace && err == nil && len(names) > 0 {
+			return fmt.Errorf("%s holds something: %w; choose another data-dir, or --replace to rename it aside", m.DataDir, snapshot.ErrNotEmpty)
+		}
+	}
+	return nil
+}

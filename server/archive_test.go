@@ -1,0 +1,166 @@
+package server_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/internal/vfs"
+	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
+	"github.com/holdfast-db/holdfast/server"
+	"github.com/holdfast-db/holdfast/server/servertest"
+	"github.com/holdfast-db/holdfast/snapshot/archive"
+	"github.com/holdfast-db/holdfast/snapshot/blobstore"
+)
+
+// archiveOf opens a folder that a cluster archives to.
+func archiveOf(t *testing.T, folder string) *archive.Archive {
+	t.Helper()
+	store, err := blobstore.Open(t.Context(), "file://"+folder, blobstore.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	a, err := archive.Open(t.Context(), store, archive.UUID{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// latest is where an archive ends, its base included.
+func latest(t *testing.T, a *archive.Archive) (ident.Revision, error) {
+	t.Helper()
+	target, err := archive.ParseTarget("latest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := a.Plan(t.Context(), 0, target)
+	if err != nil {
+		return 0, err
+	}
+	return p.To.Revision, nil
+}
+
+func TestInSyncModeWhatWasAcknowledgedIsInTheArchive(t *testing.T) {
+	t.Parallel()
+	for _, members := range []int{1, 3} {
+		t.Run(fmt.Sprintf("members=%d", members), func(t *testing.T) {
+			folder := filepath.Join(t.TempDir(), "archive")
+			c := servertest.New(t, members, func(_ int, cfg *server.Config) {
+				cfg.ArchiveURL, cfg.ArchiveMode = "file://"+folder, server.ArchiveSync
+			})
+			conn := pb.NewKVClient(dial(t, c.Members[0]))
+			var a *archive.Archive
+			for i := range 30 {
+				resp, err := conn.Put(t.Context(), &pb.PutRequest{Key: fmt.Appendf(nil, "key-%d", i%7), Value: []byte("value")})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if a == nil {
+					a = archiveOf(t, folder)
+				}
+				if rev, err := latest(t, a); err != nil || rev < ident.Revision(resp.Header.Revision) {
+					t.Fatalf("revision %d was acknowledged, the archive ends at %d: %v", resp.Header.Revision, rev, err)
+				}
+			}
+			d, err := a.Drill(t.Context(), archive.DrillConfig{FS: vfs.OS(), Scratch: t.TempDir(), Clock: clock.Real(), Logger: hclog.NewNullLogger()})
+			if err != nil || d.Keys != 7 {
+				t.Errorf("the drill finds %+v: %v", d, err)
+			}
+		})
+	}
+}
+
+func TestAnArchiveThatIsDownCostsNoWriteInAsyncMode(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", "nobody")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+	t.Setenv("AWS_EC2_METADATA_DISABLED", "true")
+	c := servertest.New(t, 1, func(_ int, cfg *server.Config) {
+		cfg.ArchiveURL = "s3://nowhere/x?region=r&endpoint=http://127.0.0.1:1"
+	})
+	conn := pb.NewKVClient(dial(t, c.Members[0]))
+	for i := range 50 {
+		if _, err := conn.Put(t.Context(), &pb.PutRequest{Key: fmt.Appendf(nil, "key-%d", i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestWhatIsWrongWithTheArchiveIsToldAtTheStart(t *testing.T) {
+	for _, x := range []struct {
+		set  func(c *server.Config)
+		want string
+	}{
+		{func(c *server.Config) { c.ArchiveMode = server.ArchiveSync }, "need --archive-url"},
+		{func(c *server.Config) { c.ArchiveURL, c.ArchiveMode = "file:///x", "maybe" }, `use "async" or "sync"`},
+		{func(c *server.Config) { c.ArchiveURL, c.ArchivePolicy = "file:///x", "maybe" }, `use "gap" or "stop-writes"`},
+		{func(c *server.Config) { c.ArchiveURL, c.ArchiveLimitBytes = "file:///x", 1 }, "--archive-limit-bytes"},
+		{func(c *server.Config) { c.ArchiveURL, c.ArchiveRecipients = "file:///x", []string{"me"} }, `recipient "me"`},
+		{func(c *server.Config) { c.ArchiveURL = "ftp://x" }, `scheme "ftp" is not known`},
+	} {
+		cfg := server.DefaultConfig(hclog.NewNullLogger())
+		cfg.DataDir = t.TempDir()
+		cfg.ListenPeerURLs, cfg.ListenClientURLs = []string{"http://127.0.0.1:0"}, []string{"http://127.0.0.1:0"}
+		x.set(&cfg)
+		s, err := server.Start(t.Context(), cfg)
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), x.want) {
+			t.Errorf("%v does not say %s", err, x.want)
+		}
+	}
+}
+
+func TestDrillsAreHeldByTheMemberThatArchives(t *testing.T) {
+	t.Parallel()
+	folder := filepath.Join(t.TempDir(), "archive")
+	c := servertest.New(t, 1, func(_ int, cfg *server.Config) {
+		cfg.ArchiveURL, cfg.ArchiveMode, cfg.ArchiveDrillInterval = "file://"+folder, server.ArchiveSync, 10*time.Millisecond
+	})
+	conn := pb.NewKVClient(dial(t, c.Members[0]))
+	if _, err := conn.Put(t.Context(), &pb.PutRequest{Key: []byte("a")}); err != nil {
+		t.Fatal(err)
+	}
+	a := archiveOf(t, folder)
+	for good := false; !good; {
+		cat, err := a.Catalogue(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		drills, err := a.Drills(t.Context(), cat)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range drills {
+			good = good || d.OK && d.Keys == 1
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatal(t.Context().Err())
+		}
+	}
+}
+
+// A drill makes a folder, and a process may be killed in it.
+func TestWhatADrillLeftInACrashIsNoHindrance(t *testing.T) {
+	m := servertest.New(t, 1, nil).Members[0]
+	m.Stop()
+	left := filepath.Join(m.Config.DataDir, "scratch-drill")
+	must(t, os.MkdirAll(filepath.Join(left, "state"), 0o700))
+	must(t, os.WriteFile(filepath.Join(left, "state", "base.db"), []byte("half"), 0o600))
+	m.Start()
+	m.WaitReady()
+	if _, err := os.Stat(left); !os.IsNotExist(err) {
+		t.Fatalf("it is left: %v", err)
+	}
+}

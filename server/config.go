@@ -1,0 +1,302 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/vfs"
+	"github.com/holdfast-db/holdfast/snapshot/archive"
+)
+
+// States of the cluster that a member without data is started into.
+const (
+	StateNew      = "new"
+	StateExisting = "existing"
+)
+
+// TLS says which files secure one kind of connection.
+type TLS struct {
+	CertFile       string // Chain and key of the server, and of the client unless told apart.
+	KeyFile        string
+	ClientCertFile string // Shown when dialing, in place of CertFile.
+	ClientKeyFile  string
+	CAFile         string // Who may sign the other side.
+	ClientCertAuth bool   // Demand a certificate of the other side. Implied by CAFile when accepting.
+}
+
+// Config says how a member runs. The zero value of a field means its default.
+//
+// It has many fields because it is the whole of what an operator can choose;
+// each belongs to one flag of the same name.
+type Config struct {
+	Name    string // Of this member, unique in the cluster. Default "default".
+	DataDir string // Default NAME.holdfast.
+	WALDir  string // The Raft log, if it shall lie on another disk. Default DATADIR/wal.
+
+	ListenPeerURLs      []string // Default http://localhost:2380.
+	ListenClientURLs    []string // Default http://localhost:2379.
+	ListenMetricsURLs   []string // More addresses for /metrics and /health.
+	AdvertisePeerURLs   []string // How other members reach this one. Default: the listen URLs.
+	AdvertiseClientURLs []string // How clients reach this one. Default: the listen URLs.
+
+	InitialCluster      string // NAME=URL,… of all first members. Default: this one alone.
+	InitialClusterState string // StateNew or StateExisting. Ignored when there is data.
+	InitialClusterToken string // Keeps two clusters with equal URLs apart. Default "etcd-cluster", as etcd.
+
+	HeartbeatInterval time.Duration // Default 100 ms.
+	ElectionTimeout   time.Duration // Default 1 s; at least five heartbeats.
+	PreVote           bool          // Set by DefaultConfig; without it a returning member disturbs the leader.
+
+	// RepairTimeout is how long a member whose state is damaged looks for a peer
+	// that has one, before it gives up. Default 5 min.
+	RepairTimeout time.Duration
+	// ScrubInterval is the pause between two passes of the scrubber. Default 1 h.
+	ScrubInterval time.Duration
+
+	SnapshotCatchUpEntries uint64 // Entries kept for slow followers. Default 5000.
+	QuotaBytes             int64  // Default 2 GiB. Negative: no quota.
+	TxnOpsMax              int    // Default 128.
+	RequestBytesMax        int    // Default 1.5 MiB.
+	ConcurrentStreamsMax   uint32 // Per connection. Default: no limit.
+	LearnersMax            int    // Default 1.
+	StrictReconfigCheck    bool   // Set by DefaultConfig: refuse changes of members that would lose the quorum.
+
+	AutoCompactionMode      string        // "periodic" or "revision".
+	AutoCompactionRetention string        // A duration or hours, or a number of revisions. "0": off.
+	WatchProgressInterval   time.Duration // Default 10 min.
+	SlowRequest             time.Duration // Longer ones are logged. Default 300 ms.
+
+	// ArchiveURL is where the continuous archive is kept: file:///folder or
+	// s3://bucket/prefix?…. Default: there is none.
+	ArchiveURL string
+	// ArchiveMode is ArchiveAsync, the default, or ArchiveSync: a write is answered
+	// once it is in the archive, and an archive that is down stops writes.
+	ArchiveMode string
+	// ArchivePolicy says what happens when more history waits than ArchiveLimitBytes
+	// (default 4 GiB): "gap", the default, or "stop-writes".
+	ArchivePolicy     string
+	ArchiveLimitBytes int64
+	ArchiveRecipients []string // age public keys that objects are encrypted for. Default: they are not.
+	// ArchiveDrillInterval is how often the newest point is restored into a scratch
+	// folder, by the member that archives. Default: never.
+	ArchiveDrillInterval time.Duration
+
+	ClientTLS TLS
+	PeerTLS   TLS
+
+	SocketReuseAddress bool
+	EnablePprof        bool // /debug/pprof on the client URLs.
+
+	// ProtocolVersion is the version of etcd that clients are told. Default: the one tested against.
+	ProtocolVersion string
+
+	Logger hclog.Logger // Required.
+	FS     vfs.FS       // Default: the operating system's.
+	Clock  clock.Clock  // Default: the real one.
+	Rand   io.Reader    // Source of IDs and nonces. Default: the system's.
+
+	// Listen opens a listener for an address of a URL; default net.Listen. Programs
+	// that embed a member pass listeners of their own by it.
+	Listen func(network, address string) (net.Listener, error)
+}
+
+// DefaultConfig is what a member runs with when nothing is said.
+func DefaultConfig(log hclog.Logger) Config {
+	return Config{Logger: log, PreVote: true, StrictReconfigCheck: true}
+}
+
+// withDefaults fills in what was left out.
+func (c Config) withDefaults() Config {
+	set(&c.Name, "default")
+	set(&c.DataDir, c.Name+".holdfast")
+	if len(c.ListenPeerURLs) == 0 {
+		c.ListenPeerURLs = []string{"http://localhost:2380"}
+	}
+	if len(c.ListenClientURLs) == 0 {
+		c.ListenClientURLs = []string{"http://localhost:2379"}
+	}
+	if len(c.AdvertisePeerURLs) == 0 {
+		c.AdvertisePeerURLs = c.ListenPeerURLs
+	}
+	if len(c.AdvertiseClientURLs) == 0 {
+		c.AdvertiseClientURLs = c.ListenClientURLs
+	}
+	set(&c.InitialCluster, initialOf(c.Name, c.AdvertisePeerURLs))
+	set(&c.InitialClusterState, StateNew)
+	set(&c.InitialClusterToken, "etcd-cluster")
+	set(&c.HeartbeatInterval, 100*time.Millisecond)
+	set(&c.ElectionTimeout, time.Second)
+	set(&c.SnapshotCatchUpEntries, 5000)
+	set(&c.RepairTimeout, repairTimeoutDefault)
+	set(&c.ScrubInterval, scrubIntervalDefault)
+	set(&c.QuotaBytes, QuotaBytesDefault)
+	set(&c.TxnOpsMax, TxnOpsMaxDefault)
+	set(&c.RequestBytesMax, RequestBytesMaxDefault)
+	set(&c.LearnersMax, LearnersMaxDefault)
+	set(&c.AutoCompactionMode, compactPeriodic)
+	set(&c.AutoCompactionRetention, "0")
+	set(&c.WatchProgressInterval, watchProgressIntervalDefault)
+	set(&c.SlowRequest, 300*time.Millisecond)
+	set(&c.ProtocolVersion, ProtocolVersion)
+	set(&c.ArchiveMode, ArchiveAsync)
+	set(&c.ArchivePolicy, string(archive.PolicyGap))
+	set(&c.ArchiveLimitBytes, archive.LimitBytesDefault)
+	if c.FS == nil {
+		c.FS = vfs.OS()
+	}
+	if c.Clock == nil {
+		c.Clock = clock.Real()
+	}
+	if c.Rand == nil {
+		c.Rand = systemRand
+	}
+	if c.Listen == nil {
+		c.Listen = net.Listen
+	}
+	return c
+}
+
+func set[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func initialOf(name string, urls []string) string {
+	parts := make([]string, len(urls))
+	for i, u := range urls {
+		parts[i] = name + "=" + u
+	}
+	return strings.Join(parts, ",")
+}
+
+// Validate reports all that is wrong, each with its mend.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.Logger == nil {
+		bad("Logger is missing: set Config.Logger")
+	}
+	for _, l := range []struct {
+		flag  string
+		urls  []string
+		check func(string) error
+	}{
+		{"listen-peer-urls", c.ListenPeerURLs, checkURL}, {"listen-client-urls", c.ListenClientURLs, checkClientURL},
+		{"listen-metrics-urls", c.ListenMetricsURLs, checkClientURL},
+		{"initial-advertise-peer-urls", c.AdvertisePeerURLs, checkURL}, {"advertise-client-urls", c.AdvertiseClientURLs, checkClientURL},
+	} {
+		for _, u := range l.urls {
+			if err := l.check(u); err != nil {
+				bad("--%s: %w", l.flag, err)
+			}
+		}
+	}
+	if c.ElectionTimeout < 5*c.HeartbeatInterval {
+		bad("--election-timeout[%v] should be at least as 5 times as --heartbeat-interval[%v]", c.ElectionTimeout, c.HeartbeatInterval)
+	}
+	if c.ElectionTimeout > 50*time.Second {
+		bad("--election-timeout[%v] is too long, and should be set less than 50s", c.ElectionTimeout)
+	}
+	if c.InitialClusterState != StateNew && c.InitialClusterState != StateExisting {
+		bad("--initial-cluster-state is %q: use %q or %q", c.InitialClusterState, StateNew, StateExisting)
+	}
+	if _, err := parseInitialCluster(c.InitialCluster); err != nil {
+		bad("--initial-cluster: %w", err)
+	}
+	if _, err := parseRetention(c.AutoCompactionMode, c.AutoCompactionRetention); err != nil {
+		errs = append(errs, err)
+	}
+	errs = append(errs, c.checkArchive(), c.ClientTLS.check(c.ListenClientURLs, ""), c.PeerTLS.check(c.ListenPeerURLs, "peer-"))
+	return errors.Join(errs...)
+}
+
+func (t TLS) check(urls []string, prefix string) error {
+	if (t.CertFile == "") != (t.KeyFile == "") {
+		return fmt.Errorf("--%scert-file and --%skey-file go together: give both or none", prefix, prefix)
+	}
+	for _, u := range urls {
+		scheme, _, _ := strings.Cut(u, "://")
+		if (scheme == "https" || scheme == "unixs") && t.CertFile == "" {
+			return fmt.Errorf("%s wants TLS: give --%scert-file and --%skey-file, or use %s://", u, prefix, prefix, map[string]string{"https": "http", "unixs": "unix"}[scheme])
+		}
+	}
+	return nil
+}
+
+// checkClientURL is checkURL for what clients reach: a socket of this host, too.
+func checkClientURL(raw string) error {
+	u, err := url.Parse(raw)
+	if err != nil || !isUnix(u) {
+		return checkURL(raw)
+	}
+	if n := len(u.Host + u.Path); n == 0 || n > socketPathMax {
+		return fmt.Errorf("%q needs the path of a socket of at most %d bytes, as in unix:///run/holdfast.sock", raw, socketPathMax)
+	}
+	return nil
+}
+
+// isUnix tells whether a URL names a socket of this host: its path is all that
+// follows unix://, as in etcd.
+func isUnix(u *url.URL) bool { return u.Scheme == "unix" || u.Scheme == "unixs" }
+
+func checkURL(raw string) error {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return fmt.Errorf("%q is not a URL: %w", raw, err)
+	}
+	switch u.Scheme {
+	case "http", "https":
+	case "unix", "unixs":
+		return fmt.Errorf("%q names a socket of one host: members reach each other by http or https", raw)
+	default:
+		return fmt.Errorf("%q has scheme %q: use http or https", raw, u.Scheme)
+	}
+	if _, _, err := net.SplitHostPort(u.Host); err != nil {
+		return fmt.Errorf("%q needs a host and a port, as in http://127.0.0.1:2379: %w", raw, err)
+	}
+	if u.Path != "" && u.Path != "/" {
+		return fmt.Errorf("%q has a path: leave it out", raw)
+	}
+	return nil
+}
+
+// parseInitialCluster reads NAME=URL,NAME=URL,…; a name may come more than once.
+func parseInitialCluster(s string) (map[string][]string, error) {
+	members := map[string][]string{}
+	for _, part := range strings.Split(s, ",") {
+		part = strings.TrimSpace(part)
+		if part == "" {
+			continue
+		}
+		name, u, ok := strings.Cut(part, "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("%q is not NAME=URL", part)
+		}
+		if err := checkURL(u); err != nil {
+			return nil, err
+		}
+		members[name] = append(members[name], u)
+	}
+	var seen []string
+	for _, urls := range members { //tidy:ordered only whether one comes twice matters
+		for _, u := range urls {
+			if slices.Contains(seen, u) {
+				return nil, fmt.Errorf("%s belongs to two members: each needs a peer URL of its own", u)
+			}
+			seen = append(seen, u)
+		}
+	}
+	return members, nil
+}

@@ -1,0 +1,45 @@
+package server
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+func TestWrongConfigurationIsNamedWithItsMend(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  func(*Config)
+		want []string
+	}{
+		"defaults":            {func(*Config) {}, nil},
+		"no port":             {func(c *Config) { c.ListenClientURLs = []string{"http://localhost"} }, []string{"--listen-client-urls", "port"}},
+		"scheme":              {func(c *Config) { c.ListenPeerURLs = []string{"ftp://localhost:1"} }, []string{"--listen-peer-urls", "http or https"}},
+		"socket":              {func(c *Config) { c.ListenClientURLs = []string{"unix:///run/hold.sock", "unix://localhost:7"} }, nil},
+		"socket without path": {func(c *Config) { c.ListenClientURLs = []string{"unix://"} }, []string{"--listen-client-urls", "path of a socket"}},
+		"socket for members":  {func(c *Config) { c.ListenPeerURLs = []string{"unix:///run/p.sock"} }, []string{"--listen-peer-urls", "members reach each other"}},
+		"unixs without files": {func(c *Config) { c.ListenClientURLs = []string{"unixs:///run/hold.sock"} }, []string{"--cert-file", "unix://"}},
+		"timing":              {func(c *Config) { c.HeartbeatInterval = time.Second }, []string{"--election-timeout", "--heartbeat-interval"}},
+		"state":               {func(c *Config) { c.InitialClusterState = "old" }, []string{"--initial-cluster-state", `"new"`}},
+		"shared URL":          {func(c *Config) { c.InitialCluster = "a=http://h:1,b=http://h:1" }, []string{"--initial-cluster", "two members"}},
+		"no name":             {func(c *Config) { c.InitialCluster = "http://h:1" }, []string{"NAME=URL"}},
+		"half of TLS":         {func(c *Config) { c.PeerTLS.CertFile = "x" }, []string{"--peer-cert-file", "--peer-key-file"}},
+		"https without files": {func(c *Config) { c.ListenClientURLs = []string{"https://h:1"} }, []string{"--cert-file"}},
+		"retention":           {func(c *Config) { c.AutoCompactionRetention = "soon" }, []string{"--auto-compaction-retention", "duration"}},
+		"mode":                {func(c *Config) { c.AutoCompactionMode, c.AutoCompactionRetention = "daily", "1" }, []string{"--auto-compaction-mode"}},
+	} {
+		cfg := DefaultConfig(hclog.NewNullLogger())
+		c.set(&cfg)
+		err := cfg.Validate()
+		if (err == nil) != (c.want == nil) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for _, word := range c.want {
+			if !strings.Contains(err.Error(), word) {
+				t.Errorf("%s: %v does not say %q", name, err, word)
+			}
+		}
+	}
+}

@@ -1,0 +1,110 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/holdfast-db/holdfast/internal/datadir"
+	"github.com/holdfast-db/holdfast/mvcc/watch"
+	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
+	"github.com/holdfast-db/holdfast/raftnode"
+	"github.com/holdfast-db/holdfast/raftnode/transport"
+	"github.com/holdfast-db/holdfast/server/keeper"
+	"github.com/holdfast-db/holdfast/server/replica"
+	"github.com/holdfast-db/holdfast/statemachine/member"
+)
+
+// ProtocolVersion is the etcd whose behaviour this server was tested against:
+// clients look at it to learn what they may use.
+const ProtocolVersion = "3.7.3"
+
+// storageVersion as etcd tells it beside ProtocolVersion.
+const storageVersion = "3.7.0"
+
+// systemRand is the source of IDs and nonces that must not be guessed.
+var systemRand io.Reader = rand.Reader
+
+// core is what all services stand on.
+type core struct {
+	cfg        Config
+	log        hclog.Logger
+	id         datadir.Identity
+	replica    *replica.Replica
+	node       *raftnode.Node
+	transport  *transport.Transport
+	keeper     *keeper.Keeper
+	leaderless *leaderless
+	calls      *calls
+	hub        *watch.Hub
+	fenced     atomic.Bool // This member's state is known to be wrong: it answers nothing any more.
+	scrubs     scrubbing
+	archive    archiving
+	onDamage   func(error) // A call met damage in the state.
+}
+
+// header is a filled-in response header.
+func (c *core) header() *pb.ResponseHeader {
+	h := &pb.ResponseHeader{}
+	c.fill(h)
+	return h
+}
+
+func (c *core) headerWithoutRevision() *pb.ResponseHeader {
+	return &pb.ResponseHeader{
+		ClusterId: uint64(c.id.Cluster),
+		MemberId:  uint64(c.id.Member),
+		RaftTerm:  uint64(c.node.Term()),
+	}
+}
+
+// fill puts in what an answer of the state machine leaves open.
+func (c *core) fill(h *pb.ResponseHeader) {
+	h.ClusterId = uint64(c.id.Cluster)
+	h.MemberId = uint64(c.id.Member)
+	h.RaftTerm = uint64(c.node.Term())
+	if h.Revision == 0 {
+		h.Revision = int64(c.replica.Store().Head())
+	}
+}
+
+// linearize waits until this member's state is at least as new as anything
+// acknowledged before the call.
+func (c *core) linearize(ctx context.Context) error {
+	return c.node.ReadIndex(ctx)
+}
+
+func (c *core) random() (uint64, error) {
+	var b [8]byte
+	if _, err := io.ReadFull(c.cfg.Rand, b[:]); err != nil {
+		return 0, fmt.Errorf("draw a random number: %w", err)
+	}
+	return binary.BigEndian.Uint64(b[:]), nil
+}
+
+// retryAtLeader tells whether a request that the leader must answer is worth
+// another try: leadership may have moved, or a connection broken.
+func retryAtLeader(err error) bool {
+	for _, final := range []error{context.Canceled, context.DeadlineExceeded, member.ErrNotFound, member.ErrNotLearner, errLearnerNotReady, raftnode.ErrStopped} {
+		if errors.Is(err, final) {
+			return false
+		}
+	}
+	if status.Code(err) == codes.Canceled { // A question that took too long.
+		return true
+	}
+	return errors.Is(err, errNotLeader) || errors.Is(err, errNoLeader) || !isStatus(err)
+}
+
+func isStatus(err error) bool {
+	_, ok := status.FromError(err)
+	return ok
+}

@@ -1,0 +1,262 @@
+package server
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"github.com/holdfast-db/holdfast/internal/ident"
+	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
+	"github.com/holdfast-db/holdfast/proto/holdfastpb"
+)
+
+// leaseService answers etcdserverpb.Lease.
+type leaseService struct {
+	pb.UnimplementedLeaseServer
+	*core
+}
+
+func (s *leaseService) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
+	id := r.ID
+	for id == 0 {
+		drawn, err := s.random()
+		if err != nil {
+			return nil, toWire(err)
+		}
+		id = int64(drawn & math.MaxInt64)
+	}
+	v, err := s.propose(ctx, &holdfastpb.Command{Command: &holdfastpb.Command_LeaseGrant{
+		LeaseGrant: &holdfastpb.LeaseGrant{Id: id, Ttl: max(r.TTL, s.leaseTTLMin())},
+	}})
+	if err != nil {
+		return nil, toWire(err)
+	}
+	answer := v.(*pb.LeaseGrantResponse)
+	s.fill(answer.Header)
+	return answer, nil
+}
+
+// leaseTTLMin in seconds: a lease must outlive an election.
+func (c *core) leaseTTLMin() int64 {
+	return int64(math.Ceil((c.cfg.ElectionTimeout * 3 / 2).Seconds()))
+}
+
+func (s *leaseService) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
+	v, err := s.propose(ctx, &holdfastpb.Command{Command: &holdfastpb.Command_LeaseRevoke{
+		LeaseRevoke: &holdfastpb.LeaseRevoke{Id: r.ID},
+	}})
+	if err != nil {
+		return nil, toWire(err)
+	}
+	answer := v.(*pb.LeaseRevokeResponse)
+	s.fill(answer.Header)
+	return answer, nil
+}
+
+func (s *leaseService) LeaseKeepAlive(stream pb.Lease_LeaseKeepAliveServer) error {
+	for {
+		r, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		// The header is of before the renewal: a client must not see a renewal at a
+		// revision at which the lease was gone already.
+		answer := &pb.LeaseKeepAliveResponse{Header: s.header(), ID: r.ID}
+		if answer.TTL, err = s.renew(stream.Context(), ident.LeaseID(r.ID)); err != nil {
+			return toWire(err)
+		}
+		if err := stream.Send(answer); err != nil {
+			return err
+		}
+	}
+}
+
+// renew asks the leader, and asks again until the request times out: leaders
+// come and go, and a lease must not be lost for that.
+func (s *leaseService) renew(ctx context.Context, id ident.LeaseID) (ttlSeconds int64, err error) {
+	err = s.atLeader(ctx, func(ctx context.Context) error {
+		ttlSeconds, err = s.renewHere(ctx, id)
+		return err
+	}, func(ctx context.Context, leader ident.MemberID) error {
+		reply, err := s.transport.Ask(ctx, leader, askLeaseRenew, binary.BigEndian.AppendUint64(nil, uint64(id)))
+		if err == nil && len(reply) != 8 {
+			err = fmt.Errorf("lease renewal answered with %d bytes", len(reply))
+		}
+		if err == nil {
+			ttlSeconds = int64(binary.BigEndian.Uint64(reply))
+		}
+		return err
+	})
+	return ttlSeconds, err
+}
+
+// renewHere renews on the leader, once a quorum has confirmed that it is that.
+func (c *core) renewHere(ctx context.Context, id ident.LeaseID) (int64, error) {
+	for {
+		if err := c.node.ReadIndex(ctx); err != nil {
+			return 0, err
+		}
+		// Another may have confirmed the read, and the keeper not know yet that it leads.
+		changed := c.node.StatusChanged()
+		if st := c.node.Status(); st.Leader != c.id.Member {
+			return 0, errNotLeader
+		}
+		ttl, gone, leading := c.keeper.Renew(id)
+		if !leading {
+			return 0, errNotLeader
+		}
+		if gone == nil {
+			return ttl, nil
+		}
+		select { // It has run out: wait until it is taken away, then it is not there.
+		case <-gone:
+		case <-changed: // Another leader gives it its full time again.
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+}
+
+func (s *leaseService) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+	answer := &pb.LeaseTimeToLiveResponse{ID: r.ID, TTL: -1}
+	id := ident.LeaseID(r.ID)
+	err := s.atLeader(ctx, func(ctx context.Context) (err error) {
+		answer.TTL, answer.GrantedTTL, err = s.timeToLiveHere(ctx, id)
+		return err
+	}, func(ctx context.Context, leader ident.MemberID) error {
+		reply, err := s.transport.Ask(ctx, leader, askLeaseTimeToLive, binary.BigEndian.AppendUint64(nil, uint64(id)))
+		if err != nil {
+			return err
+		}
+		if len(reply) != 16 {
+			return fmt.Errorf("time to live answered with %d bytes", len(reply))
+		}
+		answer.TTL = int64(binary.BigEndian.Uint64(reply))
+		answer.GrantedTTL = int64(binary.BigEndian.Uint64(reply[8:]))
+		return nil
+	})
+	if err != nil {
+		return nil, toWire(err)
+	}
+	if r.Keys && answer.TTL >= 0 {
+		if answer.Keys, err = s.leaseKeys(ctx, id); err != nil {
+			return nil, toWire(err)
+		}
+	}
+	answer.Header = s.header()
+	return answer, nil
+}
+
+func (c *core) timeToLiveHere(ctx context.Context, id ident.LeaseID) (remaining, granted int64, err error) {
+	if err := c.node.ReadIndex(ctx); err != nil {
+		return 0, 0, err
+	}
+	remaining, granted, ok, leading := c.keeper.Remaining(id)
+	switch {
+	case !leading:
+		return 0, 0, errNotLeader
+	case !ok:
+		return -1, 0, nil
+	}
+	return remaining, granted, nil
+}
+
+func (c *core) leaseKeys(ctx context.Context, id ident.LeaseID) ([][]byte, error) {
+	if err := c.node.ReadIndex(ctx); err != nil {
+		return nil, err
+	}
+	store, err := c.replica.Use()
+	if err != nil {
+		return nil, err
+	}
+	defer store.Release()
+	v := store.View()
+	defer v.Release()
+	return v.LeaseKeys(id)
+}
+
+func (s *leaseService) LeaseLeases(context.Context, *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
+	answer := &pb.LeaseLeasesResponse{Header: s.header()}
+	for _, id := range s.keeper.List() {
+		answer.Leases = append(answer.Leases, &pb.LeaseStatus{ID: int64(id)})
+	}
+	return answer, nil
+}
+
+// Questions of members, drawn in docs/format/peer.md. The first three are for
+// the leader.
+const (
+	askLeaseRenew      uint8 = 1
+	askLeaseTimeToLive uint8 = 2
+	askPromote         uint8 = 3
+	askClock           uint8 = 4
+	askDigests         uint8 = 5
+	askClaim           uint8 = 6
+)
+
+// answerPeer answers what another member asks.
+func (c *core) answerPeer(ctx context.Context, _ ident.MemberID, kind uint8, data []byte) ([]byte, error) {
+	if kind == askClock {
+		return binary.BigEndian.AppendUint64(nil, uint64(c.cfg.Clock.Wall().UnixNano())), nil
+	}
+	if len(data) != 8 {
+		return nil, fmt.Errorf("question %d has %d bytes, want 8", kind, len(data))
+	}
+	id := binary.BigEndian.Uint64(data)
+	switch kind {
+	case askLeaseRenew:
+		ttl, err := c.renewHere(ctx, ident.LeaseID(id))
+		return binary.BigEndian.AppendUint64(nil, uint64(ttl)), err
+	case askLeaseTimeToLive:
+		remaining, granted, err := c.timeToLiveHere(ctx, ident.LeaseID(id))
+		reply := binary.BigEndian.AppendUint64(nil, uint64(remaining))
+		return binary.BigEndian.AppendUint64(reply, uint64(granted)), err
+	case askDigests:
+		return c.answerDigests(ident.Index(id)), nil
+	case askClaim:
+		return c.answerClaim(ident.Index(id))
+	case askPromote:
+		return c.promoteForPeer(ctx, ident.MemberID(id))
+	}
+	return nil, fmt.Errorf("question of kind %d is not known to this version", kind)
+}
+
+// atLeader runs here if this member leads, else there, and tries again when
+// leadership moves, until the request times out.
+func (c *core) atLeader(ctx context.Context, here func(context.Context) error, there func(context.Context, ident.MemberID) error) error {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout())
+	defer cancel()
+	for {
+		st := c.node.Status()
+		err := error(errNoLeader)
+		switch {
+		case st.Leader == c.id.Member:
+			err = here(ctx)
+		case st.Leader != 0:
+			err = there(ctx, st.Leader)
+		}
+		if err == nil || !retryAtLeader(err) {
+			return err
+		}
+		select {
+		case <-c.cfg.Clock.After(leaderRetryInterval):
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return ctx.Err()
+			}
+			if err == errNoLeader {
+				return err
+			}
+			return errTimeout
+		}
+	}
+}
+
+const leaderRetryInterval = 50 * time.Millisecond

@@ -1,0 +1,217 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/proto/holdfastpb"
+	"github.com/holdfast-db/holdfast/raftnode"
+)
+
+// publish makes this member known to the cluster, then serves clients.
+func (s *Server) publish(ctx context.Context) error {
+	select {
+	case <-s.node.Ready():
+	case <-ctx.Done():
+		return nil
+	}
+	for {
+		err := s.publishOnce(ctx)
+		if err == nil {
+			err = s.disarm(ctx)
+		}
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil || errors.Is(err, raftnode.ErrStopped) {
+			return nil
+		}
+		s.log.Warn("could not publish this member, trying again", "error", err)
+		select {
+		case <-s.cfg.Clock.After(publishPause):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	s.serveClients()
+	s.log.Info("ready to serve client requests", "cluster-id", s.id.Cluster, "member-id", s.id.Member, "name", s.cfg.Name, "urls", s.cfg.AdvertiseClientURLs)
+	close(s.ready)
+	return nil
+}
+
+// publishPause keeps a member that is refused at once from asking all the time.
+const publishPause = time.Second
+
+func (s *Server) publishOnce(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout())
+	defer cancel()
+	if s.replica.Machine.Cluster() == nil {
+		if err := s.initCluster(ctx); err != nil {
+			return err
+		}
+	}
+	if m := s.replica.Machine.Members.Get(s.id.Member); m != nil && m.Incarnation == s.id.Incarnation && m.Name == s.cfg.Name && sameURLs(m.ClientUrls, s.cfg.AdvertiseClientURLs) {
+		return nil
+	}
+	_, err := s.proposeCommand(ctx, &holdfastpb.Command{Command: &holdfastpb.Command_MemberPublish{MemberPublish: &holdfastpb.MemberPublish{
+		Id: uint64(s.id.Member), Name: s.cfg.Name, ClientUrls: s.cfg.AdvertiseClientURLs, Incarnation: s.id.Incarnation,
+	}}})
+	return err
+}
+
+// initCluster proposes the first command of the cluster. Each member may; the
+// first one to be committed counts.
+func (s *Server) initCluster(ctx context.Context) error {
+	uuid := make([]byte, 16)
+	if _, err := s.cfg.Rand.Read(uuid); err != nil {
+		return err
+	}
+	_, err := s.proposeCommand(ctx, &holdfastpb.Command{Command: &holdfastpb.Command_ClusterInit{ClusterInit: &holdfastpb.ClusterInit{
+		Uuid: uuid, ClusterId: uint64(s.id.Cluster), Version: majorMinor(s.cfg.ProtocolVersion),
+	}}})
+	return err
+}
+
+func (c *core) proposeCommand(ctx context.Context, cmd *holdfastpb.Command) (any, error) {
+	data, err := cmd.MarshalVT()
+	if err != nil {
+		return nil, err
+	}
+	return c.node.Propose(ctx, data)
+}
+
+// watchLeadership follows who leads: the keeper of leases counts only while
+// this member does, and streams that need a leader end when there is none.
+func (s *Server) watchLeadership(ctx context.Context) error {
+	var last ident.MemberID
+	var lost time.Duration // Since when nobody leads; 0 while somebody does.
+	tick := s.cfg.Clock.NewTicker(s.cfg.HeartbeatInterval)
+	defer tick.Stop()
+	for {
+		changed := s.node.StatusChanged()
+		st := s.node.Status()
+		if st.Leader != last && st.Leader != 0 {
+			s.metrics.leaderChanges.Add(1)
+			s.log.Info("leader changed", "leader", st.Leader, "term", uint64(st.Term))
+			last = st.Leader
+		}
+		if st.Leader == s.id.Member && st.Role == raftnode.Leader {
+			s.keeper.Lead(st.Term)
+		} else {
+			s.keeper.Follow()
+		}
+		now := s.cfg.Clock.Mono()
+		switch {
+		case st.Leader != 0:
+			lost = 0
+		case lost == 0:
+			lost = now
+		case now-lost > 3*s.cfg.ElectionTimeout:
+			s.leaderless.cancelAll()
+		}
+		select {
+		case <-changed:
+		case <-tick.C():
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// expireLeases proposes the end of leases that have run out. The entry names
+// the term in which this member found so, and is nothing in another.
+func (s *Server) expireLeases(ctx context.Context) error {
+	tick := s.cfg.Clock.NewTicker(expiryInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C():
+		case <-ctx.Done():
+			return nil
+		}
+		ids, term := s.keeper.Due()
+		if len(ids) == 0 {
+			continue
+		}
+		c := &holdfastpb.LeaseExpire{Term: uint64(term)}
+		for _, id := range ids {
+			c.Ids = append(c.Ids, int64(id))
+		}
+		s.group.Go("expire leases", func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, s.timeout())
+			defer cancel()
+			_, err := s.proposeCommand(ctx, &holdfastpb.Command{Command: &holdfastpb.Command_LeaseExpire{LeaseExpire: c}})
+			if err != nil {
+				s.keeper.Retry(ids)
+				s.log.Warn("could not expire leases, trying again", "count", len(ids), "error", err)
+			}
+			return nil
+		})
+	}
+}
+
+// leaderless knows the streams that must end when there is no leader.
+type leaderless struct {
+	mu      sync.Mutex
+	next    int
+	cancels map[int]context.CancelCauseFunc
+}
+
+func newLeaderless() *leaderless { return &leaderless{cancels: map[int]context.CancelCauseFunc{}} }
+
+func (l *leaderless) add(cancel context.CancelCauseFunc) (remove func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.next++
+	id := l.next
+	l.cancels[id] = cancel
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.cancels, id)
+	}
+}
+
+func (l *leaderless) cancelAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, cancel := range l.cancels { //tidy:ordered all are canceled
+		cancel(errNoLeader)
+	}
+}
+
+// timedLog measures syncs of the Raft log.
+type timedLog struct {
+	raftnode.Log
+	clock clock.Clock
+	took  prometheus.Histogram
+}
+
+// Sync implements raftnode.Log.
+func (l *timedLog) Sync() error {
+	start := l.clock.Mono()
+	err := l.Log.Sync()
+	l.took.Observe((l.clock.Mono() - start).Seconds())
+	return err
+}
+
+// cleanUp gives back the space of generations that were replaced: at start, and
+// when a snapshot was installed.
+func (s *Server) cleanUp(ctx context.Context) error {
+	for {
+		if err := s.replica.Clean(); err != nil {
+			s.log.Warn("could not delete generations that are not in use, trying again after the next snapshot", "error", err)
+		}
+		select {
+		case <-s.replaced:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

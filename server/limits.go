@@ -1,0 +1,97 @@
+package server
+
+import "time"
+
+const (
+	// streamWorkers answer calls one after the other and keep their stacks: a new
+	// goroutine for each call spends a tenth of a put on growing its own. Calls
+	// beyond that get one.
+	streamWorkers = 1024
+
+	// TxnOpsMaxDefault operations in one transaction: the protocol's default,
+	// clients rely on it.
+	TxnOpsMaxDefault = 128
+
+	// RequestBytesMaxDefault of one proposal, as clients expect it.
+	RequestBytesMaxDefault = 1536 << 10
+
+	// receiveOverheadBytes is what a message may be larger than a request: the
+	// answer to those in between is in our words, above it in gRPC's.
+	receiveOverheadBytes = 512 << 10
+
+	// QuotaBytesDefault of the store, as etcd.
+	QuotaBytesDefault = 2 << 30
+
+	// LearnersMaxDefault at a time: each costs the leader a copy of everything.
+	LearnersMaxDefault = 1
+
+	// expiryInterval is how often the leader looks for leases that have run out.
+	expiryInterval = 250 * time.Millisecond
+
+	// clockInterval is how often each member asks the others for the time.
+	clockInterval = time.Second
+
+	// digestInterval is how often each member asks the others for their digests,
+	// and digestsReported how many come at a time: those of the last 512 entries, so that
+	// two members that are not further apart have one in common.
+	digestInterval  = time.Second
+	digestsReported = 16
+	// splitPatience is how long members may differ without a quorum for one side:
+	// the one that decides may be starting.
+	splitPatience = 10 * time.Second
+
+	// repairTimeoutDefault is long enough for peers that start at the same time, and
+	// short enough that a supervisor sees why this member does not.
+	repairTimeoutDefault = 5 * time.Minute
+	repairPause          = time.Second
+
+	// scrubBytesPerSecond is a share of any disk that nobody notices, and reads 28
+	// GiB an hour; scrubStepBytes is what is read at a time.
+	scrubBytesPerSecond  = 8 << 20
+	scrubStepBytes       = 256 << 10
+	scrubIntervalDefault = time.Hour
+
+	// requestTimeout without the two election timeouts that are added to it.
+	requestTimeout = 5 * time.Second
+
+	// putOverheadBytes and leaseOverheadBytes are what a request is counted with
+	// against the quota beside its key and value.
+	putOverheadBytes   = 256
+	leaseOverheadBytes = 64
+
+	// snapshotChunkBytes of the Snapshot stream, as etcd.
+	snapshotChunkBytes = 32 << 10
+
+	// Progress notices of idle watches.
+	watchProgressIntervalDefault = 10 * time.Minute
+	watchProgressIntervalMin     = 100 * time.Millisecond
+
+	// strictConnected is how long a member must have been connected to a quorum
+	// before it lets the members be changed.
+	strictConnected = 5 * time.Second
+
+	// learnerReadyPercent of the leader's log must be on a learner before it may vote.
+	learnerReadyPercent = 90
+
+	// sniffTimeout for the first bytes of a connection of a client.
+	sniffTimeout = 5 * time.Second
+
+	// handshakesMax connections may be between accept and their first bytes, so
+	// that strangers can not hold our descriptors.
+	handshakesMax = 1024
+
+	// socketPathMax is what the system takes.
+	socketPathMax = 107
+
+	// keepaliveMin is how often a client may ask whether the connection lives;
+	// keepaliveInterval and keepaliveTimeout are how this side asks. As etcd.
+	keepaliveMin      = 5 * time.Second
+	keepaliveInterval = 2 * time.Hour
+	keepaliveTimeout  = 20 * time.Second
+
+	// insideBufferBytes of the connection of an embedding program.
+	insideBufferBytes = 1 << 20
+
+	// stopTimeout for requests under way when the server closes.
+	stopTimeout = 500 * time.Millisecond
+)

@@ -1,0 +1,177 @@
+package server
+
+import (
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"google.golang.org/grpc/mem"
+
+	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/proto/codec"
+	"github.com/holdfast-db/holdfast/raftnode"
+)
+
+// metrics is what a member tells monitoring. Names are etcd's where etcd has
+// the thing, so that boards and alerts keep working; ours begin with holdfast_.
+//
+// Most values are read when somebody asks, from where they are kept anyway.
+type metrics struct {
+	registry *prometheus.Registry
+
+	walSync         prometheus.Histogram
+	baseCommit      prometheus.Histogram
+	roundTrip       *prometheus.HistogramVec
+	leaderChanges   atomic.Int64
+	proposalsFailed atomic.Int64
+	clientSent      atomic.Int64
+	clientReceived  atomic.Int64
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		walSync: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "etcd_disk_wal_fsync_duration_seconds",
+			Help:    "Time that one sync of the Raft log took.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}),
+		baseCommit: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "etcd_disk_backend_commit_duration_seconds",
+			Help:    "Time that one commit of the base file took.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
+		}),
+		roundTrip: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "etcd_network_peer_round_trip_time_seconds",
+			Help:    "Round trips between this member and another.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16),
+		}, []string{"To"}),
+	}
+	m.registry.MustRegister(m.walSync, m.baseCommit, m.roundTrip,
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// watchMember registers what is read from a running member.
+func (m *metrics) watchMember(c *core) {
+	status := func(f func(raftnode.Status) float64) func() float64 {
+		return func() float64 { return f(c.node.Status()) }
+	}
+	m.gauges(map[string]gauge{
+		"etcd_server_has_leader":                  {"1 while this member knows a leader.", status(func(s raftnode.Status) float64 { return truth(s.Leader != 0) })},
+		"etcd_server_is_leader":                   {"1 while this member leads.", status(func(s raftnode.Status) float64 { return truth(s.Leader == s.ID) })},
+		"etcd_server_is_learner":                  {"1 while this member has no vote.", func() float64 { return truth(c.learner()) }},
+		"etcd_server_proposals_pending":           {"Requests that wait for their answer.", func() float64 { return float64(c.node.Pending()) }},
+		"holdfast_clock_ahead_seconds":            {"How far the wall clock of this member is ahead of the middle of all that are known.", status(func(s raftnode.Status) float64 { return s.ClockAhead.Seconds() })},
+		"etcd_server_quota_backend_bytes":         {"Size that the store may reach.", func() float64 { return float64(c.cfg.QuotaBytes) }},
+		"etcd_mvcc_db_total_size_in_bytes":        {"Bytes of the store on disk.", func() float64 { return float64(c.replica.Sizes().Total) }},
+		"etcd_mvcc_db_total_size_in_use_in_bytes": {"Bytes of the store that hold something.", func() float64 { return float64(c.replica.Sizes().InUse) }},
+		"etcd_debugging_mvcc_current_revision":    {"Revision of the store.", func() float64 { return float64(c.replica.Store().Head()) }},
+		"etcd_debugging_mvcc_compact_revision":    {"Revision up to which history is gone.", func() float64 { return float64(c.replica.Store().Compacted()) }},
+	})
+	m.gauges(map[string]gauge{
+		"holdfast_scrub_last_end_timestamp_seconds": {"When the scrubber last came to the end of the state; 0: not since the start.", func() float64 { return float64(c.scrubs.ended.Load()) }},
+	})
+	m.counters(map[string]gauge{
+		"holdfast_scrub_passes_total":                   {"How often the scrubber has read all of the state again.", func() float64 { return float64(c.scrubs.passes.Load()) }},
+		"holdfast_scrub_read_bytes_total":               {"Bytes of the state that the scrubber has read.", func() float64 { return float64(c.scrubs.bytes.Load()) }},
+		"holdfast_scrub_damages_total":                  {"Damages that the scrubber has found.", func() float64 { return float64(c.scrubs.damages.Load()) }},
+		"etcd_server_leader_changes_seen_total":         {"Leaders that this member has seen come.", func() float64 { return float64(m.leaderChanges.Load()) }},
+		"etcd_server_proposals_committed_total":         {"Entries of the log that are committed.", status(func(s raftnode.Status) float64 { return float64(s.Commit) })},
+		"etcd_server_proposals_applied_total":           {"Entries of the log that are applied.", status(func(s raftnode.Status) float64 { return float64(s.Applied) })},
+		"etcd_server_proposals_failed_total":            {"Requests that got no answer.", func() float64 { return float64(m.proposalsFailed.Load()) }},
+		"etcd_mvcc_put_total":                           {"Puts of clients.", func() float64 { return float64(c.replica.Machine.Counters.Puts.Load()) }},
+		"etcd_mvcc_delete_total":                        {"Deletes of clients.", func() float64 { return float64(c.replica.Machine.Counters.Deletes.Load()) }},
+		"etcd_mvcc_txn_total":                           {"Transactions of clients.", func() float64 { return float64(c.replica.Machine.Counters.Txns.Load()) }},
+		"etcd_mvcc_range_total":                         {"Ranges of clients.", func() float64 { return float64(c.replica.Machine.Counters.Ranges.Load()) }},
+		"etcd_network_client_grpc_sent_bytes_total":     {"Bytes sent to clients.", func() float64 { return float64(m.clientSent.Load()) }},
+		"etcd_network_client_grpc_received_bytes_total": {"Bytes received from clients.", func() float64 { return float64(m.clientReceived.Load()) }},
+	})
+	m.registry.MustRegister(&peerCollector{c}, c.calls)
+	m.constant("etcd_server_version", "The version of etcd that this member behaves as.", prometheus.Labels{"server_version": c.cfg.ProtocolVersion})
+	m.constant("etcd_cluster_version", "The version of etcd that the cluster behaves as.", prometheus.Labels{"cluster_version": majorMinor(c.cfg.ProtocolVersion)})
+	m.constant("etcd_server_go_version", "The Go that built this member.", prometheus.Labels{"server_go_version": runtime.Version()})
+	m.constant("etcd_server_id", "The ID of this member.", prometheus.Labels{"server_id": c.id.Member.String()})
+}
+
+type gauge struct {
+	help string
+	read func() float64
+}
+
+func (m *metrics) gauges(all map[string]gauge) {
+	for name, g := range all { //tidy:ordered the registry orders them
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: g.help}, g.read))
+	}
+}
+
+func (m *metrics) counters(all map[string]gauge) {
+	for name, g := range all { //tidy:ordered the registry orders them
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: g.help}, g.read))
+	}
+}
+
+func (m *metrics) constant(name, help string, labels prometheus.Labels) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, func() float64 { return 1 }))
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// peerCollector tells what the links to the other members have done.
+type peerCollector struct{ core *core }
+
+var (
+	peerSent     = prometheus.NewDesc("etcd_network_peer_sent_bytes_total", "Bytes sent to another member.", []string{"To"}, nil)
+	peerReceived = prometheus.NewDesc("etcd_network_peer_received_bytes_total", "Bytes received from another member.", []string{"From"}, nil)
+	peerFailures = prometheus.NewDesc("etcd_network_peer_sent_failures_total", "Messages to another member that were dropped.", []string{"To"}, nil)
+	peerActive   = prometheus.NewDesc("etcd_network_active_peers", "1 while there is a connection to another member.", []string{"Local", "Remote"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (p *peerCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{peerSent, peerReceived, peerFailures, peerActive} {
+		out <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (p *peerCollector) Collect(out chan<- prometheus.Metric) {
+	for _, s := range p.core.transport.Stats() {
+		id := s.ID.String()
+		out <- prometheus.MustNewConstMetric(peerSent, prometheus.CounterValue, float64(s.SentBytes), id)
+		out <- prometheus.MustNewConstMetric(peerReceived, prometheus.CounterValue, float64(s.ReceivedBytes), id)
+		out <- prometheus.MustNewConstMetric(peerFailures, prometheus.CounterValue, float64(s.SendFailures), id)
+		out <- prometheus.MustNewConstMetric(peerActive, prometheus.GaugeValue, truth(s.Connected), p.core.id.Member.String(), id)
+	}
+}
+
+func (m *metrics) roundTripOf(to ident.MemberID, d time.Duration) {
+	m.roundTrip.WithLabelValues(to.String()).Observe(d.Seconds())
+}
+
+// counting is the codec of clients' connections: it sees every message anyway.
+type counting struct {
+	*codec.Codec
+	m *metrics
+}
+
+// Marshal implements encoding.CodecV2.
+func (c counting) Marshal(v any) (mem.BufferSlice, error) {
+	out, err := c.Codec.Marshal(v)
+	c.m.clientSent.Add(int64(out.Len()))
+	return out, err
+}
+
+// Unmarshal implements encoding.CodecV2.
+func (c counting) Unmarshal(data mem.BufferSlice, v any) error {
+	c.m.clientReceived.Add(int64(data.Len()))
+	return c.Codec.Unmarshal(data, v)
+}

@@ -1,0 +1,155 @@
+// Package servertest starts members inside a test: on loopback ports that the
+// system chooses, in temporary folders, with timers short enough for a test.
+package servertest
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/holdfast-db/holdfast/server"
+)
+
+// readyMax bounds the wait for a member: far more than it takes, so that a
+// loaded machine is no failure.
+const readyMax = 60 * time.Second
+
+// Cluster is members in this process.
+type Cluster struct {
+	t       testing.TB
+	Members []*Member
+}
+
+// Member is one of them; Server is nil while it is stopped.
+type Member struct {
+	*server.Server
+	Config  server.Config
+	PeerURL string
+
+	t         testing.TB
+	listeners map[string]net.Listener // By address; taken once, then opened again.
+}
+
+// New starts n members and waits until all serve. Set, if not nil, changes the
+// configuration of each before.
+func New(t testing.TB, n int, set func(i int, c *server.Config)) *Cluster {
+	t.Helper()
+	c := &Cluster{t: t}
+	var initial []string
+	for i := range n {
+		m := &Member{t: t, listeners: map[string]net.Listener{}}
+		m.PeerURL = m.listenURL()
+		m.Config = server.DefaultConfig(hclog.NewNullLogger())
+		m.Config.Name = fmt.Sprintf("m%d", i)
+		m.Config.DataDir = filepath.Join(t.TempDir(), m.Config.Name)
+		m.Config.ListenPeerURLs = []string{m.PeerURL}
+		m.Config.ListenClientURLs = []string{m.listenURL()}
+		m.Config.HeartbeatInterval = 50 * time.Millisecond
+		m.Config.ElectionTimeout = 500 * time.Millisecond
+		m.Config.Listen = m.listen
+		initial = append(initial, m.Config.Name+"="+m.PeerURL)
+		c.Members = append(c.Members, m)
+	}
+	for i, m := range c.Members {
+		m.Config.InitialCluster = strings.Join(initial, ",")
+		if set != nil {
+			set(i, &m.Config)
+		}
+		m.Start()
+	}
+	for _, m := range c.Members {
+		m.WaitReady()
+	}
+	return c
+}
+
+// Start starts a member that is stopped.
+func (m *Member) Start() {
+	m.t.Helper()
+	s, err := server.Start(m.t.Context(), m.Config)
+	if err != nil {
+		m.t.Fatalf("start %s: %v", m.Config.Name, err)
+	}
+	m.Server = s
+	m.t.Cleanup(func() { s.Close() })
+}
+
+// WaitReady waits until clients are served.
+func (m *Member) WaitReady() {
+	m.t.Helper()
+	select {
+	case <-m.Ready():
+	case <-m.Done():
+		m.t.Fatalf("member %s ended: %v", m.Config.Name, m.Err())
+	case <-time.After(readyMax):
+		m.t.Fatalf("member %s is not ready after %v", m.Config.Name, readyMax)
+	}
+}
+
+// Stop closes a member, which can be started again.
+func (m *Member) Stop() {
+	m.t.Helper()
+	if err := m.Close(); err != nil {
+		m.t.Fatalf("stop %s: %v", m.Config.Name, err)
+	}
+}
+
+// Leader waits for the member that leads.
+func (c *Cluster) Leader() *Member {
+	c.t.Helper()
+	deadline := time.Now().Add(readyMax)
+	for time.Now().Before(deadline) {
+		for _, m := range c.Members {
+			select {
+			case <-m.Done():
+				continue
+			default:
+			}
+			if m.IsLeader() {
+				return m
+			}
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-c.t.Context().Done():
+		}
+	}
+	c.t.Fatal("nobody leads")
+	return nil
+}
+
+// ClientURLs of all members.
+func (c *Cluster) ClientURLs() []string {
+	var urls []string
+	for _, m := range c.Members {
+		urls = append(urls, m.Config.ListenClientURLs...)
+	}
+	return urls
+}
+
+// listenURL takes a free port and keeps it until the member listens on it, so
+// that nobody else gets it meanwhile.
+func (m *Member) listenURL() string {
+	m.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.listeners[l.Addr().String()] = l
+	m.t.Cleanup(func() { l.Close() })
+	return (&url.URL{Scheme: "http", Host: l.Addr().String()}).String()
+}
+
+func (m *Member) listen(network, address string) (net.Listener, error) {
+	if l := m.listeners[address]; l != nil {
+		delete(m.listeners, address)
+		return l, nil
+	}
+	return net.Listen(network, address)
+}
