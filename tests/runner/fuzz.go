@@ -1,0 +1,103 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// executionsMin is what a fuzz target has to get done even on a busy machine:
+// below it the run says nothing.
+const executionsMin = 100
+
+// fuzz finds all fuzz targets of the main module; go test runs one at a time.
+func fuzz(ctx context.Context, each time.Duration) ([]job, error) {
+	cmd := exec.CommandContext(ctx, "go", "test", "-list", "^Fuzz", "./...")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("list fuzz targets: %w\n%s%s", err, out, stderr.Bytes())
+	}
+	return fuzzJobs(string(out), each), nil
+}
+
+// fuzzJobs reads the output of go test -list: the targets of a package, then
+// its line.
+func fuzzJobs(list string, each time.Duration) []job {
+	var jobs []job
+	var targets []string
+	for line := range strings.Lines(list) {
+		words := strings.Fields(line)
+		switch {
+		case len(words) == 1 && strings.HasPrefix(words[0], "Fuzz"):
+			targets = append(targets, words[0])
+		case len(words) > 1 && words[0] == "ok":
+			for _, target := range targets {
+				argv := []string{"go", "test", "-run=^$", "-fuzz=^" + target + "$", "-fuzztime=" + each.String(), "-fuzzminimizetime=10x", words[1]} // Making inputs small costs large ones all their time.
+				jobs = append(jobs, job{name: words[1] + "." + target, argv: argv, limit: each + stepLimit, fuzz: each})
+			}
+			targets = nil
+		}
+	}
+	return jobs
+}
+
+// judge counts what a fuzz target did, and says what is wrong with its end.
+func (j job) judge(output string, err error, o *outcome) error {
+	n := executions(output)
+	o.executions += n
+	o.targets++
+	switch {
+	case err != nil && !outOfTime(output, j.fuzz):
+		return err
+	case n < executionsMin:
+		return fmt.Errorf("ran %d times in %v, at least %d mean something", n, j.fuzz, executionsMin)
+	}
+	return nil
+}
+
+var executed = regexp.MustCompile(`(?m)^fuzz: elapsed: .*, execs: (\d+) `)
+
+// executions is the last count that go test printed.
+func executions(output string) int64 {
+	found := executed.FindAllStringSubmatch(output, -1)
+	if len(found) == 0 {
+		return 0
+	}
+	n, err := strconv.ParseInt(found[len(found)-1][1], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// The whole end of a fuzz run that failed for nothing but its own clock.
+var clockEnd = regexp.MustCompile(`^--- FAIL: Fuzz\w+ \((\d+\.\d+)s\)\n    context deadline exceeded\nFAIL\nexit status 1\nFAIL\t\S+\t\S+s\n(?:FAIL\n)?$`)
+
+// outOfTime recognizes a run that ended when its time was over and found
+// nothing, and that go test took for a failure all the same: before Go 1.27
+// the coordinator may see its deadline before its workers do (golang/go#75804).
+// Whatever else is in the output is a failure.
+func outOfTime(output string, budget time.Duration) bool {
+	at := strings.Index(output, "--- FAIL: ")
+	if at < 0 {
+		return false
+	}
+	for line := range strings.Lines(output[:at]) {
+		if !strings.HasPrefix(line, "fuzz: elapsed: ") {
+			return false
+		}
+	}
+	found := clockEnd.FindStringSubmatch(output[at:])
+	if found == nil {
+		return false
+	}
+	took, err := strconv.ParseFloat(found[1], 64)
+	return err == nil && took >= budget.Seconds()
+}
