@@ -54,7 +54,7 @@ func (d *disk) targets(class string) (list []target) {
 	d.inside = false
 	if class == "" || class == "base" {
 		for _, name := range SortedKeys(d.base) {
-			if size := int64(len(d.base[name])); size > 0 {
+			if size := int64(len(pagesInOrder(d.base[name])) * pageBytes); size > 0 {
 				list = append(list, target{name: name, base: true, size: size})
 			}
 		}
@@ -65,7 +65,7 @@ func (d *disk) targets(class string) (list []target) {
 // edit changes the bytes of a file on a disk that is not in use.
 func (d *disk) edit(t target, change func([]byte) []byte) error {
 	if t.base {
-		d.base[t.name] = change(bytes.Clone(d.base[t.name]))
+		d.base[t.name] = inOrder(d.base[t.name], change)
 		return nil
 	}
 	d.inside = true
@@ -123,8 +123,8 @@ func (d *disk) damage(id, class string) (string, error) {
 		if !t.base || d.stale[t.name] == nil {
 			return "", nil
 		}
-		old := d.stale[t.name]
-		change = func([]byte) []byte { return bytes.Clone(old) }
+		d.base[t.name] = bytes.Clone(d.stale[t.name])
+		change = func(b []byte) []byte { return b }
 	case "D15":
 		change = func(b []byte) []byte { return b[:at] }
 	}

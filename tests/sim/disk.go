@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -71,8 +70,6 @@ type diskRule struct {
 
 // errPower is what a process gets that does not run any more: it syncs nothing.
 var errPower = &vfstest.Kept{Err: errors.New("the power is off")}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 const dataDir = "data"
 
@@ -341,7 +338,6 @@ func (b *baseFS) Stat(path string) (vfs.Info, error) {
 		}
 		return b.FS.Stat(path)
 	}
-	d.m.w.note(uint64(crc32.Checksum(data, castagnoli)))
 	if err := b.op(vfstest.OpSync, path); err != nil { // Anything may have reached the disk.
 		if d.chance.Chance(50) {
 			d.base[name] = d.between(old, data)
@@ -369,8 +365,6 @@ func (d *disk) inForce(name string) bool {
 	_, yes := d.m.replica.Note(generation, mvcc.Checkpoint{})
 	return yes
 }
-
-const pageBytes = 4096
 
 // between is a file while pages of a commit are being written.
 func (d *disk) between(old, data []byte) []byte {
