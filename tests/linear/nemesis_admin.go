@@ -97,6 +97,11 @@ func (a *attack) replace(ctx context.Context, i int, learner bool) error {
 		return nil
 	}
 	return a.persist(ctx, i, "promote it", func(ctx context.Context, w *wire) error {
+		if !p.Running() && p.excused.Load() { // Its disk was full. Who supervises it leaves it to us.
+			if err := p.Start(); err != nil {
+				return err
+			}
+		}
 		_, err := w.group.MemberPromote(ctx, &pb.MemberPromoteRequest{ID: idOf(members, p.PeerURL)})
 		if err != nil && strings.HasSuffix(status.Convert(err).Message(), "can only promote a learner member") {
 			return nil
