@@ -123,7 +123,7 @@ func (o *operator) mayRemove(l *Member) bool {
 		}
 		voters++
 		m := o.w.members[id]
-		if m.shown.Cut || m.disk.torn {
+		if m.gone == "" && (m.shown.Cut || m.disk.torn) { // One that is gone does not wait.
 			return false
 		}
 		if m.alive {
