@@ -20,6 +20,7 @@ var (
 	errNotInCluster = errors.New("this member is not part of --initial-cluster")
 	errWiped        = errors.New("this member was part of the cluster before and its data directory is gone: remove it with `member remove` and add it again with `member add`")
 	errNoPeer       = errors.New("no member of the cluster answers")
+	errOtherCluster = errors.New("that is another cluster than --initial-cluster and --initial-cluster-token make: to join a running cluster add this member with `member add` and start it with --initial-cluster-state=existing; to make a new one use other addresses")
 )
 
 // plan is what a member without data will become.
@@ -103,7 +104,8 @@ func (b *boot) planNew(ctx context.Context, initial map[string][]string) (*plan,
 
 // checkNotWiped asks the others whether this member lived before. If it did,
 // it has lost its vote with its data, and voting again under the old name could
-// elect two leaders in one term.
+// elect two leaders in one term. Others of another cluster would refuse each
+// message for ever: a wrong address or token, which is better said now.
 func (b *boot) checkNotWiped(ctx context.Context, initial map[string][]string, id datadir.Identity) error {
 	for _, name := range names(initial) {
 		if name == b.cfg.Name {
@@ -111,11 +113,11 @@ func (b *boot) checkNotWiped(ctx context.Context, initial map[string][]string, i
 		}
 		for _, u := range initial[name] {
 			r, err := b.roster(ctx, u)
-			if err != nil || r.Cluster != id.Cluster {
-				continue // Not up yet, or refused later by the handshake.
+			if err != nil || len(r.Members) == 0 {
+				continue // Not up yet, or about to join and knows nobody yet.
 			}
-			if len(r.Members) == 0 {
-				continue // It is about to join and knows nobody yet.
+			if r.Cluster != id.Cluster {
+				return fmt.Errorf("%s is a member of cluster %s: %w", u, r.Cluster, errOtherCluster)
 			}
 			i := slices.IndexFunc(r.Members, func(m transport.RosterMember) bool { return m.ID == id.Member })
 			if slices.Contains(r.Removed, id.Member) || i < 0 || r.Members[i].Incarnation != 0 {
