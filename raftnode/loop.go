@@ -109,14 +109,19 @@ func (n *Node) carry(e *Effect) {
 	case EffectThaw:
 		f := n.frozen
 		n.frozen = nil
-		n.group.Go("raft thaw", func(context.Context) error { n.closeFrozen(f); return nil })
+		if !n.group.Go("raft thaw", func(context.Context) error { n.closeFrozen(f); return nil }) {
+			n.closeFrozen(f) // This member stops, and its store could not.
+		}
 	case EffectDiscard:
 		staged := e.Staged // The effect is reused.
-		n.group.Go("raft discard", func(context.Context) error {
+		discard := func(context.Context) error {
 			n.discard(staged)
 			n.staged.Add(-1)
 			return nil
-		})
+		}
+		if !n.group.Go("raft discard", discard) {
+			_ = discard(n.group.Context()) // It always returns nil.
+		}
 	case EffectCompact:
 		n.append.put(appendTask{compact: e.Index})
 	case EffectClearCut:

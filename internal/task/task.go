@@ -48,15 +48,17 @@ func (g *Group) Context() context.Context { return g.ctx }
 
 // Go starts f. The context it gets ends when the group does; f must return
 // soon after. Its error ends the group, except that context.Canceled after the
-// group's end is how f says that it obeyed. Go after Stop does nothing.
-func (g *Group) Go(name string, f func(ctx context.Context) error) {
+// group's end is how f says that it obeyed. After Stop nothing runs, and Go
+// returns false: who would wait for f, or leave something for it to close, must look.
+func (g *Group) Go(name string, f func(ctx context.Context) error) (runs bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.mu.stopped {
-		return
+		return false
 	}
 	g.wg.Add(1)
 	go g.run(name, f)
+	return true
 }
 
 func (g *Group) run(name string, f func(ctx context.Context) error) {

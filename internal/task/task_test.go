@@ -38,7 +38,9 @@ func TestStopIsNotAFailure(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	g.Go("late", func(context.Context) error { t.Error("ran after Stop"); return nil })
+	if g.Go("late", func(context.Context) error { t.Error("ran after Stop"); return nil }) {
+		t.Error("Go after Stop says that it runs")
+	}
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}

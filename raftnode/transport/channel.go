@@ -101,11 +101,14 @@ func (c *channel) serve(parent context.Context) (up bool, err error) {
 	t.cfg.Logger.Info("stream to peer is up", "member", c.peer.id, "channel", c.number)
 
 	received := make(chan error, 1)
-	t.group.Go("peer pongs", func(context.Context) error {
+	reads := t.group.Go("peer pongs", func(context.Context) error {
 		received <- c.receive(stream)
 		cancel()
 		return nil
 	})
+	if !reads { // This end was closed meanwhile: nobody would say how the stream ended.
+		return true, ErrClosed
+	}
 	err = c.pump(ctx, stream)
 	cancel()
 	if cause := <-received; err == nil || errors.Is(err, context.Canceled) {

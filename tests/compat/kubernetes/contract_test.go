@@ -21,7 +21,6 @@ func simple(rule func(context.Context, *testing.T, *fixture)) func(*testing.T) {
 // TestTheContractOfStorages holds for each storage of an API server. It is
 // written there; here stands what each rule needs.
 func TestTheContractOfStorages(t *testing.T) {
-	featuregatetesting.SetFeatureGateDuringTest(t, utilfeature.DefaultFeatureGate, features.ListFromCacheSnapshot, true)
 	for _, rule := range []struct {
 		name string
 		run  func(context.Context, *testing.T, *fixture)
@@ -68,6 +67,18 @@ func TestTheContractOfStorages(t *testing.T) {
 			contract.RunTestGuaranteedUpdateWithSuggestionAndConflict(ctx, t, f)
 		}},
 		{"what cannot be read", func(ctx context.Context, t *testing.T, f *fixture) { contract.RunTestTransformationFailure(ctx, t, f) }},
+	} {
+		t.Run(rule.name, simple(rule.run))
+	}
+}
+
+// The same for lists, compaction and what is told of all.
+func TestTheContractOfLists(t *testing.T) {
+	featuregatetesting.SetFeatureGateDuringTest(t, utilfeature.DefaultFeatureGate, features.ListFromCacheSnapshot, true)
+	for _, rule := range []struct {
+		name string
+		run  func(context.Context, *testing.T, *fixture)
+	}{
 		{"list", func(ctx context.Context, t *testing.T, f *fixture) {
 			contract.RunTestList(ctx, t, f, f.compact, false, f.lists)
 		}},
