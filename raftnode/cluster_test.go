@@ -223,6 +223,33 @@ func TestAMemberTooFarBehindGetsASnapshot(t *testing.T) {
 	c.sameEverywhere()
 }
 
+// A member whose answers are lost has everything, and its leader does not know.
+// When the leader needs it for a quorum, and its log begins behind what it knows
+// of, a state is sent that the member has: it must say so.
+func TestAMemberWhoseAnswersWereLostIsCountedAgain(t *testing.T) {
+	c := newTrio(t)
+	leader := c.leader()
+	mute := c.other(leader)
+	third := c.other(leader, mute)
+	c.put(leader, "before")
+	c.net.Cut(mute, leader, true)
+	for i := range 100 {
+		c.put(leader, fmt.Sprint(i))
+	}
+	c.sameEverywhere()
+	for range 2 {
+		m := c.members[leader]
+		m.node.Checkpointed(m.machine.Checkpoint(), []byte("base transaction"))
+	}
+	c.eventually("compaction", func() bool { return c.members[leader].node.Status().First > 50 })
+	c.stop(third)
+	c.members[leader].node.Unreachable(mute) // From here on it goes by what was answered.
+	c.net.Cut(mute, leader, false)
+	c.put(leader, "after")
+	c.start(third)
+	c.sameEverywhere()
+}
+
 func TestASnapshotThatASecondMemberContradictsIsNotInstalled(t *testing.T) {
 	c := newTrio(t)
 	late := c.other(c.leader())

@@ -102,6 +102,15 @@ func (n *Node) ReceiveSnapshot(from ident.MemberID, msg *raftpb.Message, r io.Re
 	if msg.GetType() != raftpb.MsgSnap {
 		return fmt.Errorf("%s with data: %w", msg.GetType(), ErrFrame)
 	}
+	meta := msg.GetSnapshot().GetMetadata()
+	if meta.GetIndex() <= n.apply.applied.Load() {
+		// The leader does not know that we are there, for our answers were lost, and
+		// its log begins behind what it knows of. Raft ignores a state that it has, and
+		// says how far it is: without that the same would come again for ever, while
+		// this member may be the one that a quorum needs.
+		n.inbox.put(Event{Kind: EventMessage, Peer: from, Message: msg})
+		return nil
+	}
 	if !n.receiving.TryLock() {
 		return fmt.Errorf("another one is being received: %w", ErrSnapshot)
 	}
@@ -109,10 +118,6 @@ func (n *Node) ReceiveSnapshot(from ident.MemberID, msg *raftpb.Message, r io.Re
 	if n.staged.Load() > 0 {
 		// On a full disk it may wait for long; more of them would make that worse.
 		return fmt.Errorf("one that came before waits to be put into force: %w", ErrSnapshot)
-	}
-	meta := msg.GetSnapshot().GetMetadata()
-	if applied := n.apply.applied.Load(); meta.GetIndex() <= applied {
-		return fmt.Errorf("it ends at %d, this state at %d: %w", meta.GetIndex(), applied, ErrSnapshot)
 	}
 	staged, err := n.cfg.StateMachine.Receive(r)
 	if err != nil {

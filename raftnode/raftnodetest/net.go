@@ -78,6 +78,13 @@ func (n *Net) Isolate(id ident.MemberID, isolated bool) {
 	}
 }
 
+// Cut cuts or joins one direction.
+func (n *Net) Cut(from, to ident.MemberID, cut bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mu.cut[[2]ident.MemberID{from, to}] = cut
+}
+
 func (s *station) run(ctx context.Context) error {
 	for {
 		select {

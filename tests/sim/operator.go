@@ -170,7 +170,12 @@ func (w *World) confBegins() {
 	w.check.Changing = true
 }
 
-func (w *World) confApplied(*Member) { w.confEnd = w.now }
+//
+// A change whose client has long given up may yet be applied.
+func (w *World) confApplied(*Member) {
+	w.confEnd = w.now
+	w.check.Changing = true
+}
 
 const confQuiet = 3 * second
 
