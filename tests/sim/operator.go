@@ -170,7 +170,6 @@ func (w *World) confBegins() {
 	w.check.Changing = true
 }
 
-//
 // A change whose client has long given up may yet be applied.
 func (w *World) confApplied(*Member) {
 	w.confEnd = w.now
