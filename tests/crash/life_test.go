@@ -398,6 +398,7 @@ func (l *life) restart() error {
 	if err := l.close(); err != nil {
 		return err
 	}
+	l.log = nil // Closed in order. If the next one fails to open, it is not this one that failed.
 	return l.start(l.disk)
 }
 
