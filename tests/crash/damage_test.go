@@ -30,8 +30,9 @@ const (
 	harmless = "not in use" // Nothing was kept there.
 	rebuilt  = "made anew"  // What it held follows from the rest.
 	// The mark is lost, the log is as it was after an earlier sync, and the state is
-	// no further: a disk that forgets what it has synced, and then is without power.
-	// Nothing that is left tells, so all that can be asked is that it was once so.
+	// no further, or stands where it was received: a disk that forgets what it has
+	// synced, and then is without power. Nothing that is left tells, so all that can
+	// be asked is that it was once so.
 	backInTime = "back in time"
 	wrong      = "wrong answer" // Never.
 )
@@ -132,8 +133,7 @@ func (p *patient) look(m *member, markLost bool) (string, error) {
 		r.truth.forget()
 	}
 	err := r.log(m)
-	// A state that goes on where the log ends would tell.
-	if err != nil && !named(err) && markLost && !m.boot.Cut && !m.boot.Reset {
+	if err != nil && !named(err) && markLost && !m.boot.Cut {
 		verdict = backInTime
 		r.truth.forget()
 		err = r.log(m)
