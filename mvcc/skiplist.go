@@ -52,6 +52,7 @@ const (
 	wordChunkMask = 1<<wordChunkBits - 1
 	keyChunkBits  = 20 // 1 MiB; a longer key has a chunk of its own.
 	keyChunkMask  = 1<<keyChunkBits - 1
+	keyFirstBytes = 64 << 10 // The first one: most lists are sealed with few keys.
 
 	nodeKey     = 0
 	nodeLength  = 1 // Key length << 8 | height.
@@ -189,7 +190,11 @@ func (s *skiplist) storeKey(key []byte) uint32 {
 		if s.keyChunk >= keyChunksMax {
 			assert.Failf("young index of segment %d needs over %d chunks of keys", s.segment, keyChunksMax)
 		}
-		s.keys[s.keyChunk] = make([]byte, max(1<<keyChunkBits, len(key)))
+		size := 1 << keyChunkBits
+		if s.keyChunk == 0 {
+			size = keyFirstBytes
+		}
+		s.keys[s.keyChunk] = make([]byte, max(size, len(key)))
 		s.keyUsed = 0
 	}
 	at := uint32(s.keyChunk)<<keyChunkBits | uint32(s.keyUsed)

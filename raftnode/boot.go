@@ -12,6 +12,9 @@ import (
 type Applied struct {
 	wal.Mark
 	Conf *raftpb.ConfState
+	// Began is where the state stood when it took the place of another, or was
+	// made. Nil: not known.
+	Began *wal.Mark
 }
 
 // BootState is what log and state machine together say.
@@ -42,6 +45,11 @@ func PlanBoot(r *wal.Recovered, applied Applied, log LogReader) (BootState, erro
 	joins, err := logJoins(r, applied.Mark, log)
 	if err != nil {
 		return b, err
+	}
+	if !joins && applied.Began != nil && *applied.Began != applied.Mark {
+		// What is applied was in the log, synced: the state came to this point by it.
+		// So the log has lost its end, and perhaps a vote with it.
+		return b, fmt.Errorf("the state began at %s and has entry %s, the log goes from %s to %s: %w", *applied.Began, applied.Mark, r.Start, r.Last, ErrLogLost)
 	}
 	if !joins {
 		b.Reset = true

@@ -164,6 +164,7 @@ func TestTheStartMovesAndNeverBeyondWhatIsDurable(t *testing.T) {
 func TestBootJoinsLogAndState(t *testing.T) {
 	at := func(index ident.Index, term ident.Term) wal.Mark { return wal.Mark{Index: index, Term: term} }
 	disk := &listDisk{terms: []ident.Term{1, 1, 1, 2, 2, 2, 2, 2, 3, 3}}
+	began := func(index ident.Index, term ident.Term) *wal.Mark { return &wal.Mark{Index: index, Term: term} }
 	hard := func(term ident.Term, vote ident.MemberID, commit ident.Index) wal.HardState {
 		return wal.HardState{Term: term, Vote: vote, Commit: commit}
 	}
@@ -173,26 +174,32 @@ func TestBootJoinsLogAndState(t *testing.T) {
 		applied wal.Mark
 		want    BootState
 		err     error
+		began   *wal.Mark
 	}{
 		{"the log reaches beyond the state", wal.Recovered{HardState: hard(3, 2, 8), Start: at(1, 1), Last: at(10, 3)}, at(5, 2),
-			BootState{Hard: hard(3, 2, 8), Start: at(1, 1), Last: at(10, 3)}, nil},
+			BootState{Hard: hard(3, 2, 8), Start: at(1, 1), Last: at(10, 3)}, nil, nil},
 		{"the stored commit index is stale", wal.Recovered{HardState: hard(3, 2, 2), Start: at(1, 1), Last: at(10, 3)}, at(5, 2),
-			BootState{Hard: hard(3, 2, 5), Start: at(1, 1), Last: at(10, 3)}, nil},
+			BootState{Hard: hard(3, 2, 5), Start: at(1, 1), Last: at(10, 3)}, nil, nil},
 		{"the state is where the log begins", wal.Recovered{HardState: hard(1, 0, 1), Start: at(1, 1), Last: at(1, 1)}, at(1, 1),
-			BootState{Hard: hard(1, 0, 1), Start: at(1, 1), Last: at(1, 1)}, nil},
+			BootState{Hard: hard(1, 0, 1), Start: at(1, 1), Last: at(1, 1)}, nil, nil},
 		{"a snapshot was installed and the log ends before it", wal.Recovered{HardState: hard(3, 2, 8), Start: at(1, 1), Last: at(10, 3)}, at(20, 3),
-			BootState{Hard: hard(3, 2, 20), Start: at(20, 3), Last: at(20, 3), Reset: true}, nil},
+			BootState{Hard: hard(3, 2, 20), Start: at(20, 3), Last: at(20, 3), Reset: true}, nil, nil},
 		{"a snapshot was installed and the log holds another entry there", wal.Recovered{HardState: hard(3, 2, 4), Start: at(1, 1), Last: at(10, 3)}, at(8, 5),
-			BootState{Hard: hard(5, 0, 8), Start: at(8, 5), Last: at(8, 5), Reset: true}, nil},
+			BootState{Hard: hard(5, 0, 8), Start: at(8, 5), Last: at(8, 5), Reset: true}, nil, nil},
 		{"the term is behind the state", wal.Recovered{HardState: hard(1, 2, 1), Start: at(5, 4), Last: at(5, 4)}, at(5, 4),
-			BootState{Hard: hard(4, 0, 5), Start: at(5, 4), Last: at(5, 4)}, nil},
+			BootState{Hard: hard(4, 0, 5), Start: at(5, 4), Last: at(5, 4)}, nil, nil},
 		{"a torn tail was cut", wal.Recovered{HardState: hard(3, 2, 8), Start: at(1, 1), Last: at(10, 3), Cut: &wal.Cut{}}, at(5, 2),
-			BootState{Hard: hard(3, 2, 8), Start: at(1, 1), Last: at(10, 3), Cut: true}, nil},
-		{"the log begins behind the state", wal.Recovered{HardState: hard(3, 2, 8), Start: at(7, 2), Last: at(10, 3)}, at(5, 2), BootState{}, ErrLogGap},
-		{"the log ends before what was committed", wal.Recovered{HardState: hard(3, 2, 12), Start: at(1, 1), Last: at(10, 3)}, at(5, 2), BootState{}, ErrLogLost},
+			BootState{Hard: hard(3, 2, 8), Start: at(1, 1), Last: at(10, 3), Cut: true}, nil, nil},
+		{"the log begins behind the state", wal.Recovered{HardState: hard(3, 2, 8), Start: at(7, 2), Last: at(10, 3)}, at(5, 2), BootState{}, ErrLogGap, nil},
+		{"the log ends before what was committed", wal.Recovered{HardState: hard(3, 2, 12), Start: at(1, 1), Last: at(10, 3)}, at(5, 2), BootState{}, ErrLogLost, nil},
+		{"a snapshot was installed and nothing came after it", wal.Recovered{HardState: hard(3, 2, 8), Start: at(1, 1), Last: at(10, 3)}, at(20, 3),
+			BootState{Hard: hard(3, 2, 20), Start: at(20, 3), Last: at(20, 3), Reset: true}, nil, began(20, 3)},
+		{"the log lost entries that the state has", wal.Recovered{HardState: hard(3, 2, 8), Start: at(1, 1), Last: at(10, 3)}, at(20, 3), BootState{}, ErrLogLost, began(1, 1)},
+		{"the log lost all that came after an installed snapshot", wal.Recovered{HardState: hard(0, 0, 20), Start: at(20, 3), Last: at(20, 3)}, at(24, 3), BootState{}, ErrLogLost, began(20, 3)},
+		{"the log lost entries and got others", wal.Recovered{HardState: hard(3, 2, 4), Start: at(1, 1), Last: at(10, 3)}, at(8, 5), BootState{}, ErrLogLost, began(1, 1)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := PlanBoot(&c.found, Applied{Mark: c.applied}, disk)
+			got, err := PlanBoot(&c.found, Applied{Mark: c.applied, Began: c.began}, disk)
 			if !errors.Is(err, c.err) {
 				t.Fatalf("got %v, want %v", err, c.err)
 			}

@@ -1,14 +1,18 @@
 package raftnode_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/ident"
@@ -109,5 +113,65 @@ func TestASingleMemberAnswersAndRestarts(t *testing.T) {
 			t.Error("proposed to a closed node")
 		}
 		m.crash()
+	}
+}
+
+// snapshotOf is a state of the leader's and the message that announces it.
+func snapshotOf(t *testing.T, at wal.Mark, conf *raftpb.ConfState) (*raftpb.Message, io.Reader) {
+	t.Helper()
+	f, err := raftnodetest.NewMachine(at, conf).Freeze()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var data bytes.Buffer
+	if err := f.WriteTo(&data, nil); err != nil {
+		t.Fatal(err)
+	}
+	return &raftpb.Message{
+		Type: raftpb.MsgSnap.Enum(), From: proto.Uint64(1), To: proto.Uint64(2), Term: proto.Uint64(uint64(at.Term)),
+		Snapshot: &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{
+			Index: proto.Uint64(uint64(at.Index)), Term: proto.Uint64(uint64(at.Term)), ConfState: conf,
+		}},
+	}, &data
+}
+
+// On a full disk a received state waits to be put into force. More of them would
+// take the room that it waits for.
+func TestNoFurtherStateIsReceivedWhileOneWaitsForRoom(t *testing.T) {
+	leak.Check(t)
+	conf := voters(1, 2)
+	m := newMember(2, conf)
+	m.machine.FullDisk.Store(1 << 30)
+	m.start(t, nowhere{})
+	receive := func(index ident.Index) error {
+		msg, data := snapshotOf(t, wal.Mark{Index: index, Term: 1000}, conf)
+		return m.node.ReceiveSnapshot(1, msg, data)
+	}
+	if err := receive(50); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := receive(60); !errors.Is(err, raftnode.ErrSnapshot) {
+			t.Fatalf("a second state, while the first waits for room: %v", err)
+		}
+	}
+	m.machine.FullDisk.Store(0)
+	ctx := within(t, 30*time.Second)
+	for receive(60) != nil { // Until the first is in force.
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatal("there is room, and still no further state is received")
+		}
+	}
+	for m.machine.Applied().Index != 60 {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			t.Fatalf("the state is at %d", m.machine.Applied().Index)
+		}
+	}
+	if err := m.node.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -62,7 +62,7 @@ func diverge(t testing.TB, m *servertest.Member) {
 	must(t, s.Close())
 	v.Release()
 	must(t, old.Close())
-	must(t, dir.SetCurrent(next))
+	must(t, dir.SetCurrent(next, datadir.Began{Index: seed.Meta.Applied.Index, Term: seed.Meta.Term}))
 }
 
 // compacted makes a cluster with some keys, all of them in base.

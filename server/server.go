@@ -40,6 +40,7 @@ type Server struct {
 	*core
 	metrics *metrics
 	group   *task.Group
+	ends    *task.Group // Of goroutines that end the member: they wait for the others.
 
 	dir       *datadir.Dir
 	wal       *wal.Log
@@ -76,6 +77,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		core:      &core{cfg: cfg, log: cfg.Logger, leaderless: newLeaderless(), calls: newCalls(), archive: archiving{begun: make(chan struct{})}},
 		metrics:   newMetrics(),
 		group:     task.New(context.Background()),
+		ends:      task.New(context.Background()),
 		ready:     make(chan struct{}),
 		stopped:   make(chan struct{}),
 		swapped:   make(chan struct{}, 1),
@@ -304,7 +306,7 @@ func (s *Server) supervise(ctx context.Context) error {
 // fail ends the member because of an error.
 func (s *Server) fail(err error) {
 	s.log.Error("member stops", "error", err)
-	s.group.Go("stop", func(context.Context) error { s.stop(err); return nil })
+	s.ends.Go("stop", func(context.Context) error { s.stop(err); return nil })
 }
 
 // failure waits until a part fails; nil when the member is stopping anyway.
@@ -362,6 +364,9 @@ func (s *Server) closeParts() error {
 	if s.hub != nil {
 		errs = append(errs, s.hub.Close())
 	}
+	// Nobody may still write into the directory when its lock is given back. What
+	// failed in the group is the reason of this end, if anything did.
+	_ = s.group.Wait()
 	if s.transport != nil {
 		errs = append(errs, s.transport.Close())
 	}
@@ -433,7 +438,7 @@ func (s *Server) refused(by ident.MemberID, err error) {
 	case errors.Is(err, transport.ErrRemoved):
 		s.node.ReportRemoved()
 	case errors.Is(err, transport.ErrIncarnation):
-		s.group.Go("stop", func(context.Context) error { s.stop(fmt.Errorf("refused by member %s: %w", by, err)); return nil })
+		s.ends.Go("stop", func(context.Context) error { s.stop(fmt.Errorf("refused by member %s: %w", by, err)); return nil })
 	}
 }
 

@@ -256,7 +256,7 @@ func (r *restorer) complete(s *site, generation int) error {
 	if err := log.Close(); err != nil {
 		return err
 	}
-	if err := s.dir.SetCurrent(generation); err != nil {
+	if err := s.dir.SetCurrent(generation, datadir.Began{Index: r.plan.At, Term: r.plan.Term}); err != nil {
 		return err
 	}
 	var incarnation [8]byte

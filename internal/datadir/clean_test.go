@@ -43,7 +43,7 @@ func TestACrashWhileCleaningTouchesNothingInUse(t *testing.T) {
 		fsys := vfstest.NewMem()
 		d := mustOpen(t, fsys)
 		for n := 1; n <= 4; n++ {
-			if err := errors.Join(makeGeneration(fsys, d, n), d.SetCurrent(n)); err != nil {
+			if err := errors.Join(makeGeneration(fsys, d, n), d.SetCurrent(n, Began{})); err != nil {
 				t.Fatal(err)
 			}
 		}

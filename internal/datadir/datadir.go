@@ -171,13 +171,35 @@ func (d *Dir) ClaimedLog() (string, error) {
 	return s.Log, err
 }
 
-type current struct{ Generation int }
+type current struct {
+	Generation int
+	Began      *Began `json:",omitempty"`
+}
+
+// Began is the entry after which a generation was put into force. A log that
+// does not reach a state that stands there has yet to begin behind it; one that
+// does not reach a state which went on since has lost entries.
+type Began struct {
+	Index ident.Index
+	Term  ident.Term
+}
+
+func (d *Dir) current() (c current, err error) {
+	err = d.read(currentName, &c)
+	return c, err
+}
 
 // Current reads which generation is in use; ErrEmpty when none ever was.
 func (d *Dir) Current() (int, error) {
-	var c current
-	err := d.read(currentName, &c)
+	c, err := d.current()
 	return c.Generation, err
+}
+
+// Began reads where the generation in use began; nil when CURRENT is of a
+// version that did not note it.
+func (d *Dir) Began() (*Began, error) {
+	c, err := d.current()
+	return c.Began, err
 }
 
 // Next is the number for a generation that does not exist yet. It is left alone
@@ -223,7 +245,7 @@ func (d *Dir) Abandon(n int) error {
 
 // SetCurrent is the commit point of a new generation, which must be complete
 // and synced. The generations before it are renamed aside.
-func (d *Dir) SetCurrent(n int) error {
+func (d *Dir) SetCurrent(n int, began Began) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.fs.SyncDir(d.Generation(n)); err != nil {
@@ -233,7 +255,7 @@ func (d *Dir) SetCurrent(n int) error {
 		return err
 	}
 	fail.Here("datadir/current/before")
-	if err := d.write(currentName, current{n}); err != nil {
+	if err := d.write(currentName, current{n, &began}); err != nil {
 		return err
 	}
 	fail.Here("datadir/current/after")
@@ -250,11 +272,11 @@ func (d *Dir) SetCurrent(n int) error {
 func (d *Dir) Tidy() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n, err := d.Current()
+	c, err := d.current()
 	if err != nil {
 		return err
 	}
-	if err := d.write(currentName, current{n}); errors.Is(err, syscall.ENOSPC) {
+	if err := d.write(currentName, c); errors.Is(err, syscall.ENOSPC) {
 		return nil
 	} else if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/internal/vfs/vfstest"
 )
@@ -100,7 +101,7 @@ func TestACrashLeavesTheOldGenerationOrTheNew(t *testing.T) {
 	for stop := 0; ; stop++ {
 		fsys := vfstest.NewMem()
 		d := mustOpen(t, fsys)
-		if err := errors.Join(makeGeneration(fsys, d, 1), d.SetCurrent(1)); err != nil {
+		if err := errors.Join(makeGeneration(fsys, d, 1), d.SetCurrent(1, Began{Index: 10, Term: 1})); err != nil {
 			t.Fatal(err)
 		}
 		ops, cut := 0, errors.New("power is off")
@@ -115,7 +116,7 @@ func TestACrashLeavesTheOldGenerationOrTheNew(t *testing.T) {
 			err = makeGeneration(fsys, d, n)
 		}
 		if err == nil {
-			err = d.SetCurrent(n)
+			err = d.SetCurrent(n, Began{Index: 20, Term: 1})
 		}
 		for _, image := range vfstest.Images {
 			seen[checkImage(t, fsys.Crash(vfstest.Crash{Image: image}), stop)]++
@@ -150,6 +151,9 @@ func checkImage(t *testing.T, fsys vfs.FS, stop int) int {
 	if err := d.Tidy(); err != nil {
 		t.Fatalf("after %d operations: %v", stop, err)
 	}
+	if began, err := d.Began(); err != nil || began == nil || *began != (Began{Index: ident.Index(10 * n), Term: 1}) {
+		t.Fatalf("after %d operations generation %d began at %v, %v", stop, n, began, err)
+	}
 	names, err := fsys.List("data")
 	if err != nil {
 		t.Fatal(err)
@@ -159,6 +163,18 @@ func checkImage(t *testing.T, fsys vfs.FS, stop int) int {
 		t.Fatalf("after %d operations %s is still there beside generation %d", stop, names[i], n)
 	}
 	return n
+}
+
+func TestACurrentThatDoesNotSayWhereItBeganIsRead(t *testing.T) {
+	fsys := vfstest.NewMem()
+	d := mustOpen(t, fsys)
+	if err := errors.Join(makeGeneration(fsys, d, 1), d.write(currentName, map[string]int{"Generation": 1}), d.Tidy()); err != nil {
+		t.Fatal(err)
+	}
+	n, err := d.Current()
+	if began, beganErr := d.Began(); n != 1 || began != nil || err != nil || beganErr != nil {
+		t.Fatalf("generation %d began at %v: %v, %v", n, began, err, beganErr)
+	}
 }
 
 func TestWhatAStartLeftHalfMadeIsRenamedAside(t *testing.T) {
@@ -201,7 +217,7 @@ func TestAGenerationBeingMadeIsLeftAloneUntilItIsAbandoned(t *testing.T) {
 		}
 		return ok
 	}
-	if err := d.SetCurrent(made[0]); err != nil {
+	if err := d.SetCurrent(made[0], Began{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Abandon(made[1]); err != nil {
@@ -210,7 +226,7 @@ func TestAGenerationBeingMadeIsLeftAloneUntilItIsAbandoned(t *testing.T) {
 	if exists(made[1]) || !exists(made[2]) {
 		t.Fatalf("the abandoned one is there: %v, the other: %v", exists(made[1]), exists(made[2]))
 	}
-	if err := d.SetCurrent(made[2]); err != nil {
+	if err := d.SetCurrent(made[2], Began{}); err != nil {
 		t.Fatal(err)
 	}
 	if exists(made[0]) || !exists(made[2]) {
@@ -244,7 +260,7 @@ func TestACurrentWhoseSyncFailedIsDurableAfterTheNextStart(t *testing.T) {
 					return nil
 				})
 			}
-			if err := d.SetCurrent(made); (err != nil) != (made == 2) {
+			if err := d.SetCurrent(made, Began{}); (err != nil) != (made == 2) {
 				t.Fatal(err)
 			}
 		}

@@ -98,7 +98,7 @@ func TestAGenerationCanBeAbandonedWhileCurrentIsDamaged(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n == 1 {
-			if err := d.SetCurrent(n); err != nil {
+			if err := d.SetCurrent(n, Began{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -120,7 +120,7 @@ func TestAGenerationCanBeAbandonedWhileCurrentIsDamaged(t *testing.T) {
 	if !seen["gen-000001"] || !seen["old-unused-gen-000002"] || seen["gen-000002"] {
 		t.Fatalf("there are %v", names)
 	}
-	if err := d.SetCurrent(1); err != nil { // What is good replaces it.
+	if err := d.SetCurrent(1, Began{}); err != nil { // What is good replaces it.
 		t.Fatal(err)
 	}
 	if n, err := d.Current(); n != 1 || err != nil {

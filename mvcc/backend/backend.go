@@ -114,6 +114,12 @@ func Open(cfg Config) (*DB, error) {
 		s.leave()
 		return nil, fmt.Errorf("remove an unfinished defragmentation: %w", err)
 	}
+	// Who defragmented the file may have been killed before its name was durable,
+	// or could not make it so. What is committed from now on must not be lost with it.
+	if err := cfg.FS.SyncDir(filepath.Dir(cfg.Path)); err != nil {
+		s.leave()
+		return nil, fmt.Errorf("open %s: make its name durable: %w", cfg.Path, err)
+	}
 	db, err := start(cfg, s, mapBytes)
 	if err != nil {
 		return nil, err

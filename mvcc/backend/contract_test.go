@@ -17,6 +17,7 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/internal/vfs"
 )
 
 func TestAFreshBaseStaysUnder40KiB(t *testing.T) {
@@ -280,6 +281,61 @@ func TestWhatACrashLeftOfADefragmentationIsRemoved(t *testing.T) {
 	}
 	defer db.Close()
 	if _, err := os.Stat(cfg.Path + suffixDefragment); !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+}
+
+// folder fails syncs of folders, and counts the others.
+type folder struct {
+	vfs.FS
+	fails  error
+	synced int
+}
+
+func (f *folder) SyncDir(dir string) error {
+	if f.fails != nil {
+		return f.fails
+	}
+	f.synced++
+	return f.FS.SyncDir(dir)
+}
+
+func TestTheNameOfADefragmentedFileIsDurableOnceItIsOpen(t *testing.T) {
+	cfg := testConfig(t)
+	fsys := &folder{FS: cfg.FS}
+	cfg.FS = fsys
+	db := create(t, cfg)
+	for round := range 2 {
+		for i := range 500 { // Put, and removed again.
+			key := fmt.Sprintf("%04d", i)
+			change := KeyChange{Key: []byte(key)}
+			if round == 0 {
+				change.KV = keyValue(key, 1, strings.Repeat("v", 200), 0)
+			}
+			if err := db.Merge([]KeyChange{change}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fsys.fails = syscall.EIO // Or the process is killed in between.
+	if err := db.Defragment(context.Background()); !errors.Is(err, ErrFailed) {
+		t.Fatalf("defragmented although the name could not be synced: %v", err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(cfg); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("opened although the name is not durable: %v", err)
+	}
+	fsys.fails, fsys.synced = nil, 0
+	db, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fsys.synced == 0 {
+		t.Error("the folder was not synced: a power cut may bring the old file back, with commits behind it that the log relies on")
+	}
+	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
 }

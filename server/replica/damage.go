@@ -137,5 +137,5 @@ func (s *Staged) Replace(r *wal.Recovered, log raftnode.LogReader) error {
 		return fmt.Errorf("state at entry %d of term %d, the log has another entry there and knows %d to be committed: %w",
 			s.meta.Index, s.meta.Term, r.HardState.Commit, mvcc.ErrDiverged)
 	}
-	return s.dir.SetCurrent(s.generation)
+	return s.dir.SetCurrent(s.generation, s.began())
 }

@@ -108,7 +108,7 @@ func Create(cfg Config, id datadir.Identity, members []*holdfastpb.Member) error
 	if err := log.Close(); err != nil {
 		return fmt.Errorf("create raft log: %w", err)
 	}
-	if err := cfg.Dir.SetCurrent(n); err != nil {
+	if err := cfg.Dir.SetCurrent(n, datadir.Began{Index: at.Index, Term: at.Term}); err != nil {
 		return err
 	}
 	return cfg.Dir.SetIdentity(id)

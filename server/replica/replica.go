@@ -274,6 +274,10 @@ func (s *Staged) Meta() raftnode.SnapMeta { return s.meta }
 // State is what was received, to be compared with another member's.
 func (s *Staged) State() *snapshot.Received { return s.state }
 
+func (s *Staged) began() datadir.Began {
+	return datadir.Began{Index: s.meta.Index, Term: s.meta.Term}
+}
+
 // Discard leaves the generation to be renamed aside.
 func (s *Staged) Discard() error { return s.dir.Abandon(s.generation) }
 
@@ -288,7 +292,7 @@ func (r *Replica) Install(st raftnode.Staged) error {
 		return fmt.Errorf("open received generation %d: %w", s.generation, err)
 	}
 	fail.Here("snapshot/install/before")
-	if err := r.cfg.Dir.SetCurrent(s.generation); err != nil {
+	if err := r.cfg.Dir.SetCurrent(s.generation, s.began()); err != nil {
 		return errors.Join(err, next.Close())
 	}
 	fail.Here("snapshot/install/after")
@@ -322,7 +326,15 @@ func (r *Replica) Clean() error {
 // Applied says where the state stands, for the log.
 func (r *Replica) Applied() (raftnode.Applied, error) {
 	m, err := snapMeta(r.Store().Applied())
-	return raftnode.Applied{Mark: wal.Mark{Index: m.Index, Term: m.Term}, Conf: m.Conf}, err
+	if err != nil {
+		return raftnode.Applied{}, err
+	}
+	applied := raftnode.Applied{Mark: wal.Mark{Index: m.Index, Term: m.Term}, Conf: m.Conf}
+	began, err := r.cfg.Dir.Began()
+	if began != nil {
+		applied.Began = &wal.Mark{Index: began.Index, Term: began.Term}
+	}
+	return applied, err
 }
 
 func snapMeta(s mvcc.State) (raftnode.SnapMeta, error) {

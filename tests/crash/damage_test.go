@@ -16,19 +16,25 @@ import (
 	"github.com/holdfast-db/holdfast/internal/vfs/vfstest"
 	"github.com/holdfast-db/holdfast/mvcc"
 	"github.com/holdfast-db/holdfast/mvcc/history"
+	"github.com/holdfast-db/holdfast/raftnode"
 	"github.com/holdfast-db/holdfast/raftnode/wal"
 	"github.com/holdfast-db/holdfast/snapshot"
 )
 
 // What may become of damage. Anything else is a failure.
 const (
-	refused  = "refused"      // The member does not start, and says which file and where.
-	cutTold  = "cut, told"    // The end of the log is gone, and the member knows: it does not vote.
-	onRead   = "when read"    // A read is refused, and says which file and where.
-	onVerify = "by verify"    // Answers are right; who verifies the files is told.
-	harmless = "not in use"   // Nothing was kept there.
-	rebuilt  = "made anew"    // What it held follows from the rest.
-	wrong    = "wrong answer" // Never.
+	refused  = "refused"    // The member does not start, and says which file and where.
+	cutTold  = "cut, told"  // The end of the log is gone, and the member knows: it does not vote.
+	onRead   = "when read"  // A read is refused, and says which file and where.
+	onVerify = "by verify"  // Answers are right; who verifies the files is told.
+	harmless = "not in use" // Nothing was kept there.
+	rebuilt  = "made anew"  // What it held follows from the rest.
+	// The mark is lost, the log is as it was after an earlier sync, and the state is
+	// no further, or stands where it was received: a disk that forgets what it has
+	// synced, and then is without power. Nothing that is left tells, so all that can
+	// be asked is that it was once so.
+	backInTime = "back in time"
+	wrong      = "wrong answer" // Never.
 )
 
 var crashNothing = vfstest.Crash{Image: vfstest.Nothing}
@@ -86,6 +92,10 @@ func (p *patient) dir() string {
 
 // examine damages a copy and tells what became of it.
 func (p *patient) examine(harm func(d *disk) error) (verdict string, err error) {
+	return p.examineAs(harm, false)
+}
+
+func (p *patient) examineAs(harm func(d *disk) error, markLost bool) (verdict string, err error) {
 	root := p.dir()
 	defer os.RemoveAll(root)
 	d, err := p.disk.crash(root, vfstest.Crash{}, nil)
@@ -104,7 +114,7 @@ func (p *patient) examine(harm func(d *disk) error) (verdict string, err error) 
 	if err != nil {
 		return refused, err
 	}
-	verdict, err = p.look(m)
+	verdict, err = p.look(m, markLost)
 	if closed := m.close(); err == nil && closed != nil {
 		verdict, err = onRead, closed // The last checkpoint met it.
 	}
@@ -115,20 +125,20 @@ func (p *patient) examine(harm func(d *disk) error) (verdict string, err error) 
 }
 
 // look reads everything there is.
-func (p *patient) look(m *member) (string, error) {
+func (p *patient) look(m *member, markLost bool) (string, error) {
 	r := &recovery{disk: m.disk, truth: p.truth.clone(), rnd: rand.New(rand.NewPCG(1, 1)), verdict: func(string) {}}
 	verdict := harmless
 	if m.boot.Cut {
 		verdict = cutTold
-		r.truth.hard = wal.HardState{}
+		r.truth.forget()
 	}
-	if err := r.hardState(m); err != nil {
-		return wrong, err
+	err := r.log(m)
+	if err != nil && !named(err) && markLost && !m.boot.Cut {
+		verdict = backInTime
+		r.truth.forget()
+		err = r.log(m)
 	}
-	if m.boot.Cut {
-		r.truth.acked = 0
-	}
-	if err := r.entries(m); err != nil {
+	if err != nil {
 		return onReadOr(err), err
 	}
 	if err := r.replayed(m); err != nil {
@@ -148,6 +158,21 @@ func (p *patient) look(m *member) (string, error) {
 	return verdict, nil
 }
 
+// forget leaves what the log was ever given: any beginning of it will do. What a
+// leader replaced later is in the place of what was acknowledged there.
+func (t *truth) forget() {
+	t.hard, t.acked, t.incoming = wal.HardState{}, 0, max(t.acked, t.incoming)
+	clear(t.terms)
+}
+
+// log compares hard state and entries.
+func (r *recovery) log(m *member) error {
+	if err := r.hardState(m); err != nil {
+		return err
+	}
+	return r.entries(m)
+}
+
 // onReadOr tells an error that names damage from an answer that is wrong.
 func onReadOr(err error) string {
 	if named(err) {
@@ -156,8 +181,12 @@ func onReadOr(err error) string {
 	return wrong
 }
 
-// named reports whether an error says which file is damaged, and where.
+// named reports whether an error says which file is damaged, and where. Of a log
+// that ends before the state it says between which entries it goes.
 func named(err error) bool {
+	if errors.Is(err, raftnode.ErrLogLost) {
+		return true
+	}
 	text := err.Error()
 	where := false
 	for _, word := range []string{"offset", "page", "version", "damaged", "size of"} {
@@ -263,6 +292,9 @@ func written(b []byte) int64 {
 
 func (p *patient) read(path string) []byte {
 	if filepath.Base(path) == "base.db" {
+		if err := p.disk.place(); err != nil {
+			p.t.Fatal(err)
+		}
 		b, err := os.ReadFile(filepath.Join(p.disk.root, path))
 		if err != nil {
 			p.t.Fatal(err)
@@ -280,6 +312,9 @@ func (p *patient) read(path string) []byte {
 func change(path string, at int64, with []byte) func(*disk) error {
 	return func(d *disk) error {
 		if filepath.Base(path) == "base.db" {
+			if err := d.place(); err != nil {
+				return err
+			}
 			f, err := os.OpenFile(filepath.Join(d.root, path), os.O_RDWR, 0)
 			if err != nil {
 				return err

@@ -1,11 +1,14 @@
 package crash
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/holdfast-db/holdfast/internal/vfs"
@@ -17,17 +20,18 @@ import (
 // same name says which one it is, so that its name is lost, renamed and found
 // again like any other.
 type disk struct {
-	mem   *vfstest.Mem
-	root  string
-	known map[string]string // Real files by path: which each is.
-	files int
-	quiet int // Calls in memory that stand for nothing on a disk.
+	mem      *vfstest.Mem
+	root     string
+	known    map[string]string // Real files by path: which each is.
+	unplaced map[string][]byte // Contents, by what each is, that no real file has yet: many images are refused before base is opened.
+	files    int
+	quiet    int // Calls in memory that stand for nothing on a disk.
 }
 
 const contentsDir = "contents" // Holds each real file under what it is, whatever its names are.
 
 func newDisk(root string) (*disk, error) {
-	d := &disk{mem: vfstest.NewMem(), root: root, known: map[string]string{}}
+	d := &disk{mem: vfstest.NewMem(), root: root, known: map[string]string{}, unplaced: map[string][]byte{}}
 	return d, os.Mkdir(filepath.Join(root, contentsDir), 0o700)
 }
 
@@ -52,11 +56,34 @@ func (d *disk) bases() (map[string][]byte, error) {
 	all := map[string][]byte{}
 	err := d.silently(func() error {
 		return d.eachBase(d.mem, "/", func(_, id string) (err error) {
-			all[id], err = os.ReadFile(filepath.Join(d.root, contentsDir, id))
+			all[id], err = d.content(id)
 			return err
 		})
 	})
 	return all, err
+}
+
+func (d *disk) content(id string) ([]byte, error) {
+	if b, ok := d.unplaced[id]; ok {
+		return b, nil
+	}
+	return os.ReadFile(filepath.Join(d.root, contentsDir, id))
+}
+
+// sum is the same for disks with the same names and contents.
+func (d *disk) sum() (sum [sha256.Size]byte, err error) {
+	all, err := d.bases()
+	if err != nil {
+		return sum, err
+	}
+	h := sha256.New()
+	names := d.mem.Sum()
+	h.Write(names[:])
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		fmt.Fprintf(h, "%s %d\n", id, len(all[id]))
+		h.Write(all[id])
+	}
+	return [sha256.Size]byte(h.Sum(nil)), nil
 }
 
 // eachBase goes through the names of real files. What was set aside is never
@@ -92,24 +119,45 @@ func (d *disk) eachBase(mem *vfstest.Mem, dir string, fn func(path, id string) e
 // crash is the disk as found after a power cut. Real files have the contents
 // in bases, by what each is; else those of now.
 func (d *disk) crash(root string, c vfstest.Crash, bases map[string][]byte) (*disk, error) {
-	n := &disk{mem: d.mem.Crash(c), root: root, known: map[string]string{}, files: d.files}
+	n := &disk{mem: d.mem.Crash(c), root: root, known: map[string]string{}, unplaced: map[string][]byte{}, files: d.files}
 	if err := os.MkdirAll(filepath.Join(root, contentsDir), 0o700); err != nil {
 		return nil, err
 	}
-	return n, n.eachBase(n.mem, "/", func(path, id string) error {
+	return n, n.eachBase(n.mem, "/", func(_, id string) (err error) {
 		content, ok := bases[id]
 		if !ok {
-			var err error
-			if content, err = os.ReadFile(filepath.Join(d.root, contentsDir, id)); err != nil {
+			content, err = d.content(id)
+		}
+		n.unplaced[id] = content
+		return err
+	})
+}
+
+// place gives real files the places that their names have in memory now: after
+// a crash, or when a folder was renamed, which took its base along there and
+// not here.
+func (d *disk) place() error {
+	return d.silently(func() error {
+		return d.eachBase(d.mem, "/", func(path, id string) error {
+			home, real := filepath.Join(d.root, contentsDir, id), filepath.Join(d.root, path)
+			if content, ok := d.unplaced[id]; ok {
+				if err := os.WriteFile(home, content, 0o600); err != nil {
+					return err
+				}
+				delete(d.unplaced, id)
+			}
+			if d.known[real] == id {
+				return nil
+			}
+			if err := os.MkdirAll(filepath.Dir(real), 0o700); err != nil {
 				return err
 			}
-		}
-		home, real := filepath.Join(root, contentsDir, id), filepath.Join(root, path)
-		if err := errors.Join(os.WriteFile(home, content, 0o600), os.MkdirAll(filepath.Dir(real), 0o700)); err != nil {
-			return err
-		}
-		n.known[real] = id
-		return os.Link(home, real)
+			if err := os.Remove(real); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			d.known[real] = id
+			return os.Link(home, real)
+		})
 	})
 }
 

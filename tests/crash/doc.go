@@ -17,5 +17,8 @@
 //
 // A table at the end says what was done; a count of zero in it fails the run.
 // Flags: -workload, -seed, -boundary, -image replay one image; -images says
-// how many at each boundary, -long means all of them.
+// how many at each boundary. -long means all of them, every failing call, every
+// byte of a tail, and some thousand flips for each kind of file: it recovers
+// from each situation once, however many images lead to it, tells how far it is
+// after each workload, and goes through every n-th of them with -shard=i/n.
 package crash

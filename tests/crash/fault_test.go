@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/holdfast-db/holdfast/internal/vfs/vfstest"
 	"github.com/holdfast-db/holdfast/raftnode/wal"
@@ -194,6 +195,7 @@ func TestEveryCallFails(t *testing.T) {
 		t.Run(load.name, func(t *testing.T) {
 			t.Parallel()
 			scratch, row := scratchDir(t), faults.row(load.name)
+			defer faults.done(row, "failing calls", time.Now())
 			calls, err := countCalls(load, scratch)
 			if err != nil {
 				t.Fatal(err)
@@ -256,9 +258,9 @@ func faultLoads(t *testing.T) []workload {
 		switch {
 		case *longFlag:
 			loads = append(loads, w.brief())
-		case strings.HasSuffix(w.name, "-1") && strings.Contains(" puts long conflicts compaction snapshots saves ", " "+strings.TrimSuffix(w.name, "-1")+" "):
+		case strings.HasSuffix(w.name, "-1") && strings.Contains(" puts long conflicts compaction snapshots saves defragment restarts restores ", " "+strings.TrimSuffix(w.name, "-1")+" "):
 			loads = append(loads, w.brief())
 		}
 	}
-	return loads
+	return ofShard(t, loads)
 }

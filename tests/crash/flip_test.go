@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
+	"time"
 )
 
 // Single bits turn over at rest, in files of every kind: found and named, or
@@ -19,6 +21,7 @@ func TestFlippedBitsAreFoundAndNamed(t *testing.T) {
 		t.Run(load.name, func(t *testing.T) {
 			t.Parallel()
 			p, row := newPatient(t, load, true), flips.row(load.name)
+			defer flips.done(row, "flips", time.Now())
 			rnd := rand.New(rand.NewPCG(load.seed, 3))
 			files := p.files()
 			for _, kind := range slices.Sorted(maps.Keys(files)) {
@@ -55,7 +58,9 @@ func (p *patient) flip(row *row, kind, path string, n int, rnd *rand.Rand) {
 
 // inUse asks the tools that read whole logs.
 func (p *patient) inUse(kind, path string, at int64, with byte) string {
-	d, err := p.disk.crash(p.dir(), crashNothing, nil)
+	root := p.dir()
+	defer os.RemoveAll(root)
+	d, err := p.disk.crash(root, crashNothing, nil)
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -45,6 +45,7 @@ type truth struct {
 	terms    map[ident.Index]ident.Term    // Of what was acknowledged.
 	acked    ident.Index                   // Acknowledged up to here.
 	incoming ident.Index                   // Of a snapshot that may be in force.
+	began    map[wal.Mark]bool             // Where a state that may be in force was made or received: behind it a log may begin anew.
 	hard     wal.HardState                 // Synced.
 	given    map[ident.Term]ident.MemberID // Votes that were handed to the log.
 	saved    *expectation                  // Of the snapshot file, once its making has begun.
@@ -55,6 +56,7 @@ type truth struct {
 
 func (t *truth) clone() *truth {
 	c := *t
+	c.began = maps.Clone(t.began)
 	c.appended, c.expected, c.terms, c.given = maps.Clone(t.appended), maps.Clone(t.expected), maps.Clone(t.terms), maps.Clone(t.given)
 	return &c
 }
@@ -83,6 +85,7 @@ func newLife(d, twinDisk *disk, rnd *rand.Rand) (*life, error) {
 	l := &life{rnd: rnd, model: newModel(), head: wal.Mark{Index: 1, Term: 1}, stamp: 1000, peer: 100, onFull: func() {}, onStep: func() {}}
 	l.truth = &truth{
 		incoming: l.head.Index, // What a new directory holds is committed.
+		began:    map[wal.Mark]bool{l.head: true},
 		appended: map[wal.Mark]*raftpb.Entry{}, expected: map[wal.Mark]*expectation{},
 		terms: map[ident.Index]ident.Term{}, given: map[ident.Term]ident.MemberID{},
 	}
@@ -398,6 +401,7 @@ func (l *life) restart() error {
 	if err := l.close(); err != nil {
 		return err
 	}
+	l.log = nil // Closed in order. If the next one fails to open, it is not this one that failed.
 	return l.start(l.disk)
 }
 
@@ -438,7 +442,7 @@ func (l *life) install() error {
 	if err != nil {
 		return err
 	}
-	l.truth.incoming = l.head.Index
+	l.truth.incoming, l.truth.began[l.head] = l.head.Index, true
 	staged, err := l.rep.Receive(bytes.NewReader(stream))
 	for range 3 { // The leader sends it again.
 		if err == nil {

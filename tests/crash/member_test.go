@@ -29,6 +29,7 @@ const (
 	memberDir       = "/member"
 	walSegmentBytes = 4 << 10 // Small, so that a short life goes through several.
 	mapBytes        = 32 << 20
+	ringBytes       = 256 << 10 // More than a life writes; the default's blocks are most of what a start costs.
 )
 
 var identity = datadir.Identity{Cluster: 0xc1, Member: 1, Timeline: 1, Incarnation: 7}
@@ -81,6 +82,7 @@ func (m *member) config() replica.Config {
 
 func tune(d *disk, c *mvcc.Config) {
 	c.Manual = true
+	c.RingBytes = ringBytes
 	c.BaseFS, c.BaseDir = d.baseFS(), d.baseDir(c.Dir)
 	c.BaseNoSync, c.BaseMapBytes = true, mapBytes // Its images are made from before and after a commit.
 }
@@ -116,6 +118,9 @@ func boot(d *disk, path string) (m *member, err error) {
 	cfg := m.config()
 	if m.log, m.recovered, err = wal.Open(cfg.WAL()); err != nil {
 		return m, fmt.Errorf("open raft log: %w", err)
+	}
+	if err := d.place(); err != nil {
+		return m, err
 	}
 	if m.rep, err = replica.Open(cfg, m.recovered.Notes); err != nil {
 		return m, err

@@ -30,6 +30,7 @@ type version struct {
 	create, mod, version, lease int64
 	value                       string
 	gone                        bool
+	row                         []byte // In wire form, of all but what is gone.
 }
 
 func newModel() *model {
@@ -58,16 +59,9 @@ func (m *model) at(key string, revision int64) (version, bool) {
 func (m *model) all(revision int64) [][]byte {
 	var rows [][]byte
 	for _, key := range slices.Sorted(maps.Keys(m.keys)) {
-		v, ok := m.at(key, revision)
-		if !ok {
-			continue
+		if v, ok := m.at(key, revision); ok {
+			rows = append(rows, v.row)
 		}
-		kv := &mvccpb.KeyValue{Key: []byte(key), CreateRevision: v.create, ModRevision: v.mod, Version: v.version, Value: []byte(v.value), Lease: v.lease}
-		row, err := kv.MarshalVT()
-		if err != nil {
-			panic(err) // A message of ours always has a wire form.
-		}
-		rows = append(rows, row)
 	}
 	return rows
 }
@@ -151,7 +145,16 @@ func (m *model) put(r *pb.PutRequest, at int64) bool {
 	return true
 }
 
-func (m *model) add(key string, v version) { m.keys[key] = append(slices.Clip(m.keys[key]), v) }
+func (m *model) add(key string, v version) {
+	if !v.gone {
+		kv := &mvccpb.KeyValue{Key: []byte(key), CreateRevision: v.create, ModRevision: v.mod, Version: v.version, Value: []byte(v.value), Lease: v.lease}
+		var err error
+		if v.row, err = kv.MarshalVT(); err != nil {
+			panic(err) // A message of ours always has a wire form.
+		}
+	}
+	m.keys[key] = append(slices.Clip(m.keys[key]), v)
+}
 
 func (m *model) delete(r *pb.DeleteRangeRequest, at int64) (wrote bool) {
 	for key := range m.keys {

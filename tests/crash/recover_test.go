@@ -109,6 +109,9 @@ func (r *recovery) check(m *member) error {
 
 // hardState must not go back, and not be invented.
 func (r *recovery) hardState(m *member) error {
+	if m.boot.Reset && !r.truth.began[m.boot.Applied] {
+		return fmt.Errorf("the log begins anew at %s, where no state was received: it has lost entries that the state has", m.boot.Applied)
+	}
 	got, synced := m.recovered.HardState, r.truth.hard
 	vote, given := r.truth.given[got.Term]
 	switch {

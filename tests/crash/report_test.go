@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 var (
@@ -20,6 +21,7 @@ var (
 	imagesFlag   = flag.Int("images", 1, "images at each boundary; 0 is all of them")
 	callFlag     = flag.Int("call", 0, "only this call of the workload fails")
 	faultFlag    = flag.String("fault", "EIO", "with -call: EIO, ENOSPC or short")
+	shardFlag    = flag.String("shard", "0/1", "i/n: of all workloads every n-th, from the i-th, counted from 0")
 	longFlag     = flag.Bool("long", false, "every image at every boundary, every call failed, more flips")
 )
 
@@ -27,6 +29,7 @@ var (
 type row struct {
 	name                                            string
 	boundaries, commits, images, pageImages, nested int
+	equal                                           int // Of the images, those that were the same as one before.
 	unseen, failed                                  int
 	kinds, verdicts                                 map[string]int
 }
@@ -47,13 +50,40 @@ func (r *reportTable) row(name string) *row {
 	return n
 }
 
+// done tells how far a long run has come.
+func (r *reportTable) done(n *row, what string, began time.Time) {
+	if !*longFlag {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fmt.Printf("%s %-13s %-16s %6d positions %7d images %7d equal %6d nested %3d failed %7.1f s\n",
+		time.Now().Format(time.TimeOnly), what, n.name, n.boundaries, n.images, n.equal, n.nested, n.failed, time.Since(began).Seconds())
+}
+
+// ofShard are those of some workloads that this run goes through.
+func ofShard(t *testing.T, all []workload) []workload {
+	t.Helper()
+	var i, n int
+	if _, err := fmt.Sscanf(*shardFlag, "%d/%d", &i, &n); err != nil || n < 1 || i < 0 || i >= n {
+		t.Fatalf("-shard=%s: want i/n, with i from 0 to n-1", *shardFlag)
+	}
+	var mine []workload
+	for at, w := range all {
+		if at%n == i {
+			mine = append(mine, w)
+		}
+	}
+	return mine
+}
+
 func (r *reportTable) print() (sum row) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	slices.SortFunc(r.rows, func(a, b *row) int { return strings.Compare(a.name, b.name) })
-	fmt.Printf("\n%-16s %10s %8s %8s %12s %8s %7s\n", "workload", "boundaries", "commits", "images", "page images", "nested", "failed")
+	fmt.Printf("\n%-16s %10s %8s %8s %8s %12s %8s %7s\n", "workload", "boundaries", "commits", "images", "equal", "page images", "nested", "failed")
 	line := func(n *row) {
-		fmt.Printf("%-16s %10d %8d %8d %12d %8d %7d\n", n.name, n.boundaries, n.commits, n.images, n.pageImages, n.nested, n.failed)
+		fmt.Printf("%-16s %10d %8d %8d %8d %12d %8d %7d\n", n.name, n.boundaries, n.commits, n.images, n.equal, n.pageImages, n.nested, n.failed)
 	}
 	sum = row{name: "all", kinds: map[string]int{}, verdicts: map[string]int{}}
 	for _, n := range r.rows {
@@ -61,6 +91,7 @@ func (r *reportTable) print() (sum row) {
 		sum.boundaries += n.boundaries
 		sum.commits += n.commits
 		sum.images += n.images
+		sum.equal += n.equal
 		sum.pageImages += n.pageImages
 		sum.nested += n.nested
 		sum.failed += n.failed
@@ -128,7 +159,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	debug.SetGCPercent(400) // Stores are opened and thrown away all the time.
 	code := m.Run()
-	whole := *workloadFlag == "" && flag.Lookup("test.run").Value.String() == ""
+	whole := *workloadFlag == "" && *shardFlag == flag.Lookup("shard").DefValue && flag.Lookup("test.run").Value.String() == ""
 	for _, t := range []struct {
 		name string
 		of   *reportTable

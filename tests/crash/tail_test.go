@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // damageLoads are workloads whose files show all there is.
@@ -27,10 +28,14 @@ func damageLoads(t *testing.T, names ...string) []workload {
 		}
 		loads = append(loads, w)
 	}
-	return loads
+	if *workloadFlag != "" {
+		return loads
+	}
+	return ofShard(t, loads)
 }
 
-// lastBytes of a log are cut at every byte: some records.
+// lastBytes of a log are cut at every byte: some records. Before those it is cut
+// where records may begin.
 func lastBytes() int64 {
 	if *longFlag {
 		return 4000
@@ -49,6 +54,7 @@ func TestTailsCutAndZeroed(t *testing.T) {
 			t.Run(fmt.Sprintf("%s/inOrder=%v", load.name, inOrder), func(t *testing.T) {
 				t.Parallel()
 				p, row := newPatient(t, load, inOrder), tails.row(load.name)
+				defer tails.done(row, "tails", time.Now())
 				for kind, paths := range p.files() {
 					if kind != "wal" && kind != "history" {
 						continue
@@ -68,22 +74,42 @@ func (p *patient) tail(row *row, kind string, paths []string) {
 		path = paths[i-1]
 	}
 	end := written(p.read(path))
-	try := func(what string, harm func(*disk) error) {
-		verdict, err := p.examine(harm)
+	try := func(what string, harm func(*disk) error, markLost bool) {
+		if markLost {
+			what, harm = what+", without mark", unmarked(path, harm)
+		}
+		verdict, err := p.examineAs(harm, markLost)
 		p.judge(row, fmt.Sprintf("%s %s", path, what), strings.Fields(what)[0]+" "+kind, verdict, err)
 	}
-	size := int64(len(p.read(path)))
-	for at := max(0, end-lastBytes()); at <= end; at++ {
-		try(fmt.Sprintf("cut at %d", at), change(path, at, nil))
-		try(fmt.Sprintf("zeroed from %d", at), change(path, at, make([]byte, size-at)))
-		if kind == "wal" { // As the power may leave it: the mark of what is synced is not written back yet.
-			try(fmt.Sprintf("cut at %d, without mark", at), unmarked(path, change(path, at, nil)))
-			try(fmt.Sprintf("zeroed from %d, without mark", at), unmarked(path, change(path, at, make([]byte, size-at))))
+	marks := []bool{false}
+	if kind == "wal" { // As the power may leave it: the mark of what is synced is not written back yet.
+		marks = append(marks, true)
+	}
+	content := p.read(path)
+	size, first := int64(len(content)), max(0, end-lastBytes())
+	for at := int64(0); at <= end; at += step(at, first) {
+		for _, markLost := range marks {
+			try(fmt.Sprintf("cut at %d", at), change(path, at, nil), markLost)
+			if at > 0 && step(at-1, first) == 1 && content[at-1] == 0 {
+				row.equal++ // To the one before.
+				continue
+			}
+			try(fmt.Sprintf("zeroed from %d", at), change(path, at, make([]byte, size-at)), markLost)
 		}
 	}
 	for sector := int64(0); sector <= end; sector += 512 {
-		try(fmt.Sprintf("sector %d zeroed", sector/512), change(path, sector, make([]byte, min(512, size-sector))))
+		try(fmt.Sprintf("sector %d zeroed", sector/512), change(path, sector, make([]byte, min(512, size-sector))), false)
 	}
+}
+
+// step goes through every byte from first on, and before that through the places
+// where a record may begin.
+func step(at, first int64) int64 {
+	const align = 8
+	if at < first-align {
+		return align
+	}
+	return 1
 }
 
 // unmarked takes the mark of a log away before other harm is done.

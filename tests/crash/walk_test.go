@@ -2,6 +2,7 @@ package crash
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -10,9 +11,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/internal/vfs/vfstest"
+	"github.com/holdfast-db/holdfast/raftnode/wal"
 )
 
 // walk takes images of one workload before every call that changes a file, and
@@ -31,6 +35,17 @@ type walk struct {
 	row      *row
 	dirs     int
 	failure  error
+	seen     map[situation]bool // Of all images of a workload, which are many.
+}
+
+// situation is a disk and what is known of it: who recovers from one recovers
+// from another that is the same.
+type situation struct {
+	disk                       [sha256.Size]byte
+	created, isSaved, restored bool
+	acked, incoming            ident.Index
+	hard                       wal.HardState
+	saved, earlier             *expectation
 }
 
 // replayed names one image.
@@ -177,6 +192,10 @@ func (w *walk) check(im image, number int) {
 		return
 	}
 	w.row.images++
+	if again, err := w.again(d); err != nil || again {
+		w.failure = errors.Join(w.failure, err, os.RemoveAll(d.root))
+		return
+	}
 	r := &recovery{disk: d, truth: w.life.truth.clone(), rnd: rnd, verdict: w.verdict}
 	if (w.boundary+number)%w.nested == 0 {
 		w.crashAgain(r, rnd)
@@ -190,6 +209,29 @@ func (w *walk) check(im image, number int) {
 	if err := os.RemoveAll(d.root); err != nil && w.failure == nil {
 		w.failure = err
 	}
+}
+
+// again tells whether this very situation was there before. What else was
+// appended or handed out since only adds to what a recovery may find.
+func (w *walk) again(d *disk) (bool, error) {
+	if w.images > 0 || w.only != nil {
+		return false, nil // Few images, or one.
+	}
+	sum, err := d.sum()
+	if err != nil {
+		return false, err
+	}
+	t := w.life.truth
+	s := situation{
+		disk: sum, created: t.created, isSaved: t.isSaved, restored: t.restored,
+		acked: t.acked, incoming: t.incoming, hard: t.hard, saved: t.saved, earlier: t.earlier,
+	}
+	if w.seen[s] {
+		w.row.equal++
+		return true, nil
+	}
+	w.seen[s] = true
+	return false, nil
 }
 
 func (w *walk) verdict(what string) { count(&w.row.verdicts, what) }
@@ -261,6 +303,9 @@ func keep(t *testing.T, d *disk, im image) string {
 	}
 	err = d.silently(func() error {
 		found, err := d.crash(filepath.Join(dir, "base"), im.crash, im.bases)
+		if err == nil {
+			err = found.place()
+		}
 		if err != nil {
 			return err
 		}
@@ -302,7 +347,7 @@ func export(mem *vfstest.Mem, from, to string) error {
 }
 
 func TestWalk(t *testing.T) {
-	todo := workloads(*seedFlag)
+	todo := ofShard(t, workloads(*seedFlag))
 	if *workloadFlag != "" {
 		one, err := find(*workloadFlag, *seedFlag)
 		if err != nil {
@@ -313,10 +358,11 @@ func TestWalk(t *testing.T) {
 	for _, load := range todo {
 		t.Run(load.name, func(t *testing.T) {
 			t.Parallel()
-			w := &walk{workload: load, t: t, scratch: scratchDir(t), images: *imagesFlag, nested: 2, row: table.row(load.name)}
+			w := &walk{workload: load, t: t, scratch: scratchDir(t), images: *imagesFlag, nested: 2, row: table.row(load.name), seen: map[situation]bool{}}
 			if *longFlag {
 				w.images, w.nested = 0, 1
 			}
+			defer table.done(w.row, "walk", time.Now())
 			if *boundaryFlag > 0 {
 				w.only = &replayed{*boundaryFlag, *imageFlag}
 			}

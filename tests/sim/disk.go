@@ -48,14 +48,10 @@ type disk struct {
 	readOnly  bool
 	slow      int64 // Factor on the time of a sync.
 	injected  int   // Errors returned since the last boot.
-	// reboot says that the machine goes down with the member: a sync of the data
-	// directory failed, and what its cache shows of CURRENT is not on disk. A
-	// member that is started again without that trusts it, which is not right yet.
-	reboot  bool
-	torn    bool // A write may have been torn since the member last was whole.
-	damaged bool // Something was changed behind the member's back, ever.
-	inside  bool // Our own calls.
-	ops     int
+	torn      bool  // A write may have been torn since the member last was whole.
+	damaged   bool  // Something was changed behind the member's back, ever.
+	inside    bool  // Our own calls.
+	ops       int
 }
 
 // diskRule lets some operations fail.
@@ -170,7 +166,6 @@ func (d *disk) touch(op vfstest.Op) error {
 			d.rules = slices.Delete(d.rules, i, i+1)
 		}
 		d.injected++
-		d.reboot = d.reboot || op.Kind == vfstest.OpSyncDir && classOf(op.Name) == "meta"
 		d.m.w.fired(r.id)
 		d.m.w.logf(d.m.id, "%s: %s of %s: %v", r.id, op.Kind, op.Name, r.err)
 		return r.err
@@ -280,7 +275,7 @@ func (d *disk) boot() error {
 		}
 	}
 	d.root = root
-	d.dead, d.injected, d.rules, d.reboot = false, 0, nil, false
+	d.dead, d.injected, d.rules = false, 0, nil
 	clear(d.renamed)
 	d.inside = true
 	defer func() { d.inside = false }()

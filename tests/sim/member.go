@@ -398,10 +398,7 @@ func (m *Member) halt() {
 	m.alive = false
 	m.boot++
 	m.down = m.w.now
-	switch {
-	case m.disk.reboot:
-		m.disk.powerOff("machine restart")
-	case !m.orderly:
+	if !m.orderly {
 		m.disk.kill()
 	}
 	m.logTasks, m.applies, m.readers, m.confirmed = nil, nil, nil, nil

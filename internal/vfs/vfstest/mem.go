@@ -12,6 +12,7 @@
 package vfstest
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -119,6 +120,29 @@ func (m *Mem) Flip(name string, offset int64, bit uint) error {
 		}
 	}
 	return nil
+}
+
+// Sum is a hash of all names and contents that callers see. Of what Crash
+// returned that is all there is: two with equal sums are the same disk.
+func (m *Mem) Sum() [sha256.Size]byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h := sha256.New()
+	var walk func(n *node)
+	walk = func(n *node) {
+		if !n.dir {
+			n.data.hash(h)
+			return
+		}
+		for _, name := range sortedNames(n.names) {
+			child := n.names[name]
+			fmt.Fprintf(h, "%q %t\n", name, child.dir)
+			walk(child)
+		}
+		io.WriteString(h, ".\n")
+	}
+	walk(m.mu.root)
+	return [sha256.Size]byte(h.Sum(nil))
 }
 
 // Create implements vfs.FS.
