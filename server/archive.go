@@ -40,14 +40,17 @@ type archiving struct {
 // checkArchive reports what is wrong with the configuration of the archive.
 func (c *Config) checkArchive() error {
 	if c.ArchiveURL == "" {
-		if c.ArchiveMode == ArchiveSync || len(c.ArchiveRecipients) > 0 || c.ArchiveDrillInterval > 0 {
-			return errors.New("--archive-mode sync, --archive-recipients and --archive-drill-interval need --archive-url")
+		if c.ArchiveMode == ArchiveSync || c.ArchiveEpoch == EpochStrict || len(c.ArchiveRecipients) > 0 || c.ArchiveDrillInterval > 0 {
+			return errors.New("--archive-mode sync, --archive-epoch strict, --archive-recipients and --archive-drill-interval need --archive-url")
 		}
 		return nil
 	}
 	var errs []error
 	if c.ArchiveMode != ArchiveAsync && c.ArchiveMode != ArchiveSync {
 		errs = append(errs, fmt.Errorf("--archive-mode is %q: use %q or %q", c.ArchiveMode, ArchiveAsync, ArchiveSync))
+	}
+	if c.ArchiveEpoch != EpochAuto && c.ArchiveEpoch != EpochStrict && c.ArchiveEpoch != EpochOff {
+		errs = append(errs, fmt.Errorf("--archive-epoch is %q: use %q, %q or %q", c.ArchiveEpoch, EpochAuto, EpochStrict, EpochOff))
 	}
 	if c.ArchivePolicy != string(archive.PolicyGap) && c.ArchivePolicy != string(archive.PolicyStopWrites) {
 		errs = append(errs, fmt.Errorf("--archive-policy is %q: use %q or %q", c.ArchivePolicy, archive.PolicyGap, archive.PolicyStopWrites))
@@ -87,7 +90,7 @@ func (s *Server) archiveAll(ctx context.Context) error {
 	w, err := archive.NewWriter(archive.Config{
 		Store: store, Source: archiveSource{s.core}, Cluster: archive.UUID(cluster.Uuid), History: history, Member: s.id.Member, Recipients: recipients,
 		Policy: archive.Policy(s.cfg.ArchivePolicy), LimitBytes: s.cfg.ArchiveLimitBytes,
-		Sync: s.cfg.ArchiveMode == ArchiveSync, Reluctant: s.busyLeading, Clock: s.cfg.Clock, Logger: s.log.Named("archive"),
+		Sync: s.cfg.ArchiveMode == ArchiveSync, Fenced: s.epoch.on, Reluctant: s.busyLeading, Clock: s.cfg.Clock, Logger: s.log.Named("archive"),
 		OnAlarm: func(err error) { s.log.Error("archive needs an operator", "error", err) },
 	})
 	if err != nil {
@@ -301,6 +304,7 @@ func (m *metrics) watchArchive(c *core) {
 	}
 	m.gauges(map[string]gauge{
 		"holdfast_archive_owner":                        {"1 while this member ships to the archive.", of(func(a *archive.Metrics) int64 { return int64(truth(a.Owner.Load())) })},
+		"holdfast_archive_epoch_open":                   {"1 while this member may acknowledge as far as epochs go; 0: its cluster was given up, or the archive did not tell in time that it was not.", func() float64 { return truth(c.epoch.open() == nil) }},
 		"holdfast_archive_refused":                      {"1 while nothing is archived because the store keeps no conditions.", func() float64 { return truth(c.archive.refused.Load()) }},
 		"holdfast_archive_index":                        {"Entry of the log up to which everything is in the archive, as far as this member knows.", of(func(a *archive.Metrics) int64 { return a.Archived.Load() })},
 		"holdfast_archive_behind_bytes":                 {"Bytes of history that wait for the archive.", of(func(a *archive.Metrics) int64 { return a.BehindBytes.Load() })},

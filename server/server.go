@@ -73,7 +73,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	s := &Server{
-		core:      &core{cfg: cfg, log: cfg.Logger, leaderless: newLeaderless(), calls: newCalls(), archive: archiving{begun: make(chan struct{})}},
+		core:      &core{cfg: cfg, log: cfg.Logger, leaderless: newLeaderless(), calls: newCalls(), archive: archiving{begun: make(chan struct{})}, epoch: newEpochFence(cfg.Clock, cfg.EpochStrict())},
 		metrics:   newMetrics(),
 		group:     task.New(context.Background()),
 		ready:     make(chan struct{}),
@@ -283,6 +283,9 @@ func (s *Server) supervise(ctx context.Context) error {
 	s.group.Go("clean up", s.cleanUp)
 	if s.archive.store != nil {
 		s.group.Go("archive", s.archiveAll)
+		if s.epoch.on {
+			s.group.Go("epoch", func(ctx context.Context) error { return s.watchEpoch(ctx, s.archive.store) })
+		}
 	}
 	if keep, _ := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompactionRetention); keep != (retention{}) { // Validate has seen the error.
 		s.group.Go("auto compaction", (&compactor{core: s.core, keep: keep}).run)

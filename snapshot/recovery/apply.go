@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-db/holdfast/raftnode/wal"
 	"github.com/holdfast-db/holdfast/snapshot"
+	"github.com/holdfast-db/holdfast/snapshot/archive"
 )
 
 // ApplyConfig is what Apply stands on.
@@ -18,6 +19,11 @@ type ApplyConfig struct {
 	// AcceptLoss is the ID of the plan, where it may lose something: whoever read it
 	// knows it.
 	AcceptLoss string
+	// Archive is that of the plan's Fence. NoEpoch leaves the epoch out, where the
+	// archive is lost as well: then it keeps nobody from answering.
+	Archive *archive.Archive
+	NoEpoch bool
+	By      string // Who applies, for people.
 	// Step is called after each step, once it is durable. An error of it ends
 	// Apply there, as a crash would.
 	Step func(name string) error
@@ -157,6 +163,9 @@ func (a *applier) build(ctx context.Context) error {
 		return err
 	}
 	if err := a.unchanged(ctx); err != nil {
+		return err
+	}
+	if err := a.takeEpoch(ctx); err != nil {
 		return err
 	}
 	err := snapshot.Rebuild(ctx, a.restoreConfig(), a.source(), wal.Mark(a.plan.Keep),
