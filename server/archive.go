@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -46,14 +48,17 @@ func (c *Config) checkArchive() error {
 		return nil
 	}
 	var errs []error
-	if c.ArchiveMode != ArchiveAsync && c.ArchiveMode != ArchiveSync {
-		errs = append(errs, fmt.Errorf("--archive-mode is %q: use %q or %q", c.ArchiveMode, ArchiveAsync, ArchiveSync))
-	}
-	if c.ArchiveEpoch != EpochAuto && c.ArchiveEpoch != EpochStrict && c.ArchiveEpoch != EpochOff {
-		errs = append(errs, fmt.Errorf("--archive-epoch is %q: use %q, %q or %q", c.ArchiveEpoch, EpochAuto, EpochStrict, EpochOff))
-	}
-	if c.ArchivePolicy != string(archive.PolicyGap) && c.ArchivePolicy != string(archive.PolicyStopWrites) {
-		errs = append(errs, fmt.Errorf("--archive-policy is %q: use %q or %q", c.ArchivePolicy, archive.PolicyGap, archive.PolicyStopWrites))
+	for _, x := range []struct {
+		flag, value string
+		may         []string
+	}{
+		{"mode", c.ArchiveMode, []string{ArchiveAsync, ArchiveSync}},
+		{"epoch", c.ArchiveEpoch, []string{EpochAuto, EpochStrict, EpochOff}},
+		{"policy", c.ArchivePolicy, []string{string(archive.PolicyGap), string(archive.PolicyStopWrites)}},
+	} {
+		if !slices.Contains(x.may, x.value) {
+			errs = append(errs, fmt.Errorf("--archive-%s is %q: use %s", x.flag, x.value, strings.Join(x.may, " or ")))
+		}
 	}
 	if c.ArchiveLimitBytes < archive.SegmentBytes {
 		errs = append(errs, fmt.Errorf("--archive-limit-bytes is %d: use at least %d", c.ArchiveLimitBytes, archive.SegmentBytes))

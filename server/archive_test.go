@@ -100,8 +100,10 @@ func TestWhatIsWrongWithTheArchiveIsToldAtTheStart(t *testing.T) {
 		want string
 	}{
 		{func(c *server.Config) { c.ArchiveMode = server.ArchiveSync }, "need --archive-url"},
-		{func(c *server.Config) { c.ArchiveURL, c.ArchiveMode = "file:///x", "maybe" }, `use "async" or "sync"`},
-		{func(c *server.Config) { c.ArchiveURL, c.ArchivePolicy = "file:///x", "maybe" }, `use "gap" or "stop-writes"`},
+		{func(c *server.Config) { c.ArchiveURL, c.ArchiveMode = "file:///x", "maybe" }, `use async or sync`},
+		{func(c *server.Config) { c.ArchiveURL, c.ArchivePolicy = "file:///x", "maybe" }, `use gap or stop-writes`},
+		{func(c *server.Config) { c.ArchiveURL, c.ArchiveEpoch = "file:///x", "maybe" }, `use auto or strict or off`},
+		{func(c *server.Config) { c.ArchiveEpoch = server.EpochStrict }, "need --archive-url"},
 		{func(c *server.Config) { c.ArchiveURL, c.ArchiveLimitBytes = "file:///x", 1 }, "--archive-limit-bytes"},
 		{func(c *server.Config) { c.ArchiveURL, c.ArchiveRecipients = "file:///x", []string{"me"} }, `recipient "me"`},
 		{func(c *server.Config) { c.ArchiveURL = "ftp://x" }, `scheme "ftp" is not known`},
