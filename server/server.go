@@ -54,6 +54,7 @@ type Server struct {
 	clients   []clientListener
 
 	metricsServer *http.Server
+	admin         *http.Server // Nil: there is no socket for it.
 
 	stopping atomic.Bool
 	ready    chan struct{} // Closed once clients are served.
@@ -115,6 +116,7 @@ func (s *Server) start(ctx context.Context) error {
 		return err
 	}
 	s.metrics.watchMember(s.core)
+	s.openAdmin()
 	if err := s.openArchive(ctx); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/datadir"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/snapshot"
 	"github.com/holdfast-db/holdfast/snapshot/recovery"
@@ -77,25 +78,29 @@ func (c *ctl) recoverCollectCommand() *cobra.Command {
 	var freeze bool
 	cmd := &cobra.Command{
 		Use:   "collect <data-dir>[,<wal-dir>] ...",
-		Short: "Reads the data directories of stopped members, and says what they hold",
+		Short: "Reads the data directories of members, and says what they hold",
+		Long: `Reads the data directories of members that are stopped, every byte, and says what they
+hold. One that runs is asked by the socket in its directory; what it says moves on, so
+that a plan can be made of it and not be applied. --freeze ends a running member first.
+`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return badArguments("recover collect requires the data directories of stopped members")
+				return badArguments("recover collect requires the data directories of members")
 			}
 			list, err := sources(args)
 			if err != nil {
 				return err
 			}
-			facts, err := c.collect(cmd.Context(), list)
-			if err != nil {
-				return err
-			}
 			if freeze {
 				for _, s := range list {
-					if err := recovery.Freeze(c.recovery(), s, "frozen by recover collect"); err != nil {
+					if err := c.freeze(cmd.Context(), s); err != nil {
 						return exit(exitFailed, err)
 					}
 				}
+			}
+			facts, err := c.collect(cmd.Context(), list, true)
+			if err != nil {
+				return err
 			}
 			text, err := recovery.EncodeFacts(facts)
 			if err != nil {
@@ -105,14 +110,22 @@ func (c *ctl) recoverCollectCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&out, "out", "", "file for the facts (default: standard output)")
-	cmd.Flags().BoolVar(&freeze, "freeze", false, "keep these members from starting until a plan is applied or 'recover thaw' is called")
+	cmd.Flags().BoolVar(&freeze, "freeze", false, "end these members, and keep them from starting until a plan is applied or 'recover thaw' is called")
 	return cmd
 }
 
-func (c *ctl) collect(ctx context.Context, list []recovery.Source) (*recovery.Facts, error) {
+// collect reads directories. With ask, members that run are asked themselves.
+func (c *ctl) collect(ctx context.Context, list []recovery.Source, ask bool) (*recovery.Facts, error) {
 	facts := &recovery.Facts{}
 	for _, s := range list {
 		m, err := recovery.Collect(ctx, c.recovery(), s)
+		if errors.Is(err, datadir.ErrLocked) {
+			if ask {
+				m, err = askFacts(ctx, s, err)
+			} else {
+				err = fmt.Errorf("%s: %w; or freeze it with 'recover collect --freeze'", s.DataDir, err)
+			}
+		}
 		if err != nil {
 			return nil, exit(exitFailed, err)
 		}

@@ -72,7 +72,7 @@ func (c *ctl) recoverAutoCommand() *cobra.Command {
 				how.accept = plan.ID
 				return c.apply(cmd.Context(), plan, how)
 			}
-			facts, err := c.collect(cmd.Context(), list)
+			facts, err := c.collect(cmd.Context(), list, false)
 			if err != nil {
 				return err
 			}

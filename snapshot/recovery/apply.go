@@ -58,6 +58,9 @@ func (p *Plan) check(accepted string) (*snapshot.Plan, error) {
 	if id != p.ID {
 		return nil, fmt.Errorf("the plan says that its ID is %s, by its contents it is %s: %w", p.ID, id, ErrDocument)
 	}
+	if p.Running {
+		return nil, fmt.Errorf("member %s ran when plan %s was made: freeze it with `holdfastctl recover collect --freeze %s`, and plan again: %w", p.Member, p.ID, p.Source.DataDir, ErrStale)
+	}
 	if p.Loss.Possible && accepted != p.ID {
 		return nil, fmt.Errorf("plan %s: %w: read it, then accept that with --accept-loss %s", p.ID, ErrLoss, p.ID)
 	}

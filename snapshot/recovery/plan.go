@@ -77,7 +77,8 @@ type Plan struct {
 	Uncertain []Entry     `json:"uncertain,omitempty"`
 	Loss      Loss        `json:"loss"`
 
-	Fence *Fence `json:"fence,omitempty"` // Absent: no epoch is taken.
+	Running bool   `json:"running,omitempty"` // The source ran when it was looked at: nothing is applied.
+	Fence   *Fence `json:"fence,omitempty"`   // Absent: no epoch is taken.
 
 	Bump    int64             `json:"bump,omitempty"` // What the revision is raised by.
 	At      Mark              `json:"at"`             // Where the new cluster's log goes on.
@@ -108,7 +109,7 @@ func NewPlan(f *Facts, ask Ask) (*Plan, error) {
 	s := j.source
 	end, _ := s.end()
 	p := &Plan{
-		Made: ask.Now.UTC(), Nonce: ask.Nonce, Source: s.Source, Member: s.ID, Name: s.Name,
+		Made: ask.Now.UTC(), Nonce: ask.Nonce, Source: s.Source, Member: s.ID, Name: s.Name, Running: s.Running,
 		Digest: s.State.Digest, Revision: int64(s.State.Revision),
 		OldCluster: s.Cluster, OldTimeline: s.Timeline, UUID: s.UUID, Dead: j.deadIDs(),
 		Committed: min(j.committed(), end.Index), Keep: end, Terms: j.log.Terms, At: j.above(), Members: ask.Members, Bump: ask.BumpRevision,
@@ -207,7 +208,7 @@ func (j *judge) refusals() error {
 	if err := j.chooseSource(); err != nil {
 		return err
 	}
-	errs := []error{j.oneCluster(), j.fresh(), j.nameDead()}
+	errs := []error{j.oneCluster(), j.fresh(), j.nameDead(), j.running()}
 	if errors.Join(errs...) == nil {
 		errs = append(errs, j.allAccounted(), j.noQuorum(), j.witness(), j.fence())
 	}

@@ -18,6 +18,9 @@ func (p *Plan) Text() (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Recovery plan %s\n\n", p.ID)
 	fmt.Fprintf(&b, "Source: member %s (%s), %s, of cluster %s on timeline %d.\n", p.Name, p.Member, p.Source.DataDir, p.OldCluster, p.OldTimeline)
+	if p.Running {
+		b.WriteString("IT RUNS, and this plan can not be applied: freeze it (recover collect --freeze), and plan again.\n")
+	}
 	if len(p.Dead) > 0 {
 		fmt.Fprintf(&b, "Given up: %s.\n", joined(p.Dead))
 	}
