@@ -83,9 +83,7 @@ func (s *Server) facts(ctx context.Context) (*recovery.Member, error) {
 	if err := proto.Unmarshal(st.ConfState, x.Conf); err != nil {
 		return nil, err
 	}
-	for _, row := range s.replica.Machine.Members.List() {
-		x.Members = append(x.Members, row)
-	}
+	x.Members = append(x.Members, s.replica.Machine.Members.List()...)
 	src := recovery.Source{DataDir: s.cfg.DataDir, WALDir: s.cfg.WALDir}
 	var err error
 	if src.DataDir, err = filepath.Abs(src.DataDir); err == nil && src.WALDir != "" {

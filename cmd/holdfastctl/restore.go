@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/snapshot"
@@ -120,7 +121,7 @@ func (c *ctl) restorePoint(ctx context.Context, p *pointFlags, f *restoreFlags, 
 	if err != nil {
 		return exit(exitFailed, err)
 	}
-	if p.keepRevision {
+	if plan.Outage(clock.Real().Wall()); p.keepRevision {
 		plan.Ceiling = 0
 	}
 	if bump := plan.Bump(); bump > 0 && f.bump == 0 {
