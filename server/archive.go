@@ -36,7 +36,44 @@ type archiving struct {
 
 	drills, drillFailures atomic.Int64
 	drilled               atomic.Int64 // Wall clock of the last good drill, in seconds.
-	refused               atomic.Bool  // The store does not keep conditions: nothing is archived.
+	syncTakes             atomic.Int64 // What a sync of the Raft log takes of late, in nanoseconds.
+	alarm                 atomic.Pointer[archiveAlarm]
+	refused               atomic.Bool // The store does not keep conditions: nothing is archived.
+}
+
+// archiveAlarm is what an operator was told last. What goes on is told again and
+// again, what happened once is shown for archiveAlarmShown.
+type archiveAlarm struct {
+	what error
+	at   time.Duration // By the monotonic clock.
+}
+
+// alarms in words, for Status. They are no rows of the table of alarms: its kinds
+// are the protocol's, clients know no others, and each of them keeps members from
+// writing.
+func (a *archiving) alarms(now time.Duration) (list []string) {
+	if a.refused.Load() {
+		list = append(list, "holdfast: nothing is archived: the store does not keep conditional writes")
+	}
+	if w := a.writer.Load(); w != nil && w.StopWrites() {
+		list = append(list, "holdfast: writes are refused: too much waits for the archive")
+	}
+	if x := a.alarm.Load(); x != nil && now-x.at < archiveAlarmShown {
+		list = append(list, "holdfast: archive: "+x.what.Error())
+	}
+	return list
+}
+
+// raise tells an operator.
+func (s *Server) raise(err error) {
+	s.archive.alarm.Store(&archiveAlarm{err, s.cfg.Clock.Mono()})
+	s.log.Error("archive needs an operator", "error", err)
+}
+
+// basePause after each piece of a base, of some megabytes: a few times what a
+// sync of the log takes of late, so that a busy disk belongs to writes.
+func (s *Server) basePause() time.Duration {
+	return min(basePauseSyncs*time.Duration(s.archive.syncTakes.Load()), basePauseMax)
 }
 
 // checkArchive reports what is wrong with the configuration of the archive.
@@ -96,7 +133,7 @@ func (s *Server) archiveAll(ctx context.Context) error {
 		Store: store, Source: archiveSource{s.core}, Cluster: archive.UUID(cluster.Uuid), History: history, Member: s.id.Member, Recipients: recipients,
 		Policy: archive.Policy(s.cfg.ArchivePolicy), LimitBytes: s.cfg.ArchiveLimitBytes,
 		Sync: s.cfg.ArchiveMode == ArchiveSync, Fenced: s.epoch.on, Reluctant: s.busyLeading, Clock: s.cfg.Clock, Logger: s.log.Named("archive"),
-		OnAlarm: func(err error) { s.log.Error("archive needs an operator", "error", err) },
+		OnAlarm: s.raise, BasePause: s.basePause,
 	})
 	if err != nil {
 		return err
@@ -270,6 +307,7 @@ func (s *Server) drillAll(ctx context.Context, store blobstore.Store, cluster ar
 			return nil
 		case err != nil:
 			s.archive.drillFailures.Add(1)
+			s.archive.alarm.Store(&archiveAlarm{fmt.Errorf("the drill failed: %w", err), s.cfg.Clock.Mono()})
 			s.log.Error("the drill failed: the archive does not restore", "error", err)
 		default:
 			s.archive.drills.Add(1)
@@ -332,3 +370,10 @@ func (m *metrics) watchArchive(c *core) {
 
 // archiveRetry is how long the member waits before it asks again what it needs to archive.
 const archiveRetry = time.Second
+
+const (
+	archiveAlarmShown = time.Hour
+
+	basePauseSyncs = 4
+	basePauseMax   = 2 * time.Second
+)

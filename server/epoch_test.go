@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -79,5 +80,23 @@ func TestThePolicyForEpochsFollowsTheMode(t *testing.T) {
 		if got := c.EpochStrict(); got != x.want {
 			t.Errorf("%+v: %t", x, got)
 		}
+	}
+}
+
+func TestAlarmsOfTheArchiveAreShownInWordsForAWhile(t *testing.T) {
+	now := clocktest.New()
+	a := &archiving{}
+	if list := a.alarms(now.Mono()); len(list) != 0 {
+		t.Errorf("none was raised: %q", list)
+	}
+	a.alarm.Store(&archiveAlarm{errors.New("entries between 3 and 9 are missing"), now.Mono()})
+	a.refused.Store(true)
+	want := []string{"holdfast: nothing is archived: the store does not keep conditional writes", "holdfast: archive: entries between 3 and 9 are missing"}
+	if list := a.alarms(now.Mono()); !slices.Equal(list, want) {
+		t.Errorf("%q", list)
+	}
+	now.Advance(archiveAlarmShown)
+	if list := a.alarms(now.Mono()); !slices.Equal(list, want[:1]) {
+		t.Errorf("%q", list)
 	}
 }

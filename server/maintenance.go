@@ -43,6 +43,7 @@ func (s *maintenanceService) Status(context.Context, *pb.StatusRequest) (*pb.Sta
 	if st.Leader == 0 {
 		answer.Errors = append(answer.Errors, "etcdserver: no leader")
 	}
+	answer.Errors = append(answer.Errors, s.archive.alarms(s.cfg.Clock.Mono())...)
 	if err := s.epoch.open(); err != nil {
 		answer.Errors = append(answer.Errors, status.Convert(err).Message())
 	}

@@ -207,7 +207,7 @@ func (s *Server) startRaft(b *boot, recovered *wal.Recovered, tls *certificates)
 		ID:                s.id.Member,
 		StateMachine:      s.replica,
 		Applied:           applied,
-		Log:               &timedLog{s.wal, s.cfg.Clock, s.metrics.walSync},
+		Log:               &timedLog{s.wal, s.cfg.Clock, s.metrics.walSync, &s.archive.syncTakes},
 		Recovered:         recovered,
 		Network:           s.transport,
 		Clock:             s.cfg.Clock,

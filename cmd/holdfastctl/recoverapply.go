@@ -146,7 +146,7 @@ func (c *ctl) apply(ctx context.Context, plan *recovery.Plan, how applyFlags) er
 	if err != nil {
 		return exit(exitFailed, err)
 	}
-	c.restored(next, snapshot.RestoreOptions{})
+	c.restored(next, snapshot.RestoreOptions{}, "")
 	fmt.Fprintf(c.out, "Then `holdfastctl recover verify`. More members join with `member add --learner` and `member promote`.\n")
 	return nil
 }

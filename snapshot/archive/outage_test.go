@@ -128,3 +128,30 @@ func TestACeilingThatCanNotBeRenewedIsAnAlarmAndNoHindrance(t *testing.T) {
 		t.Errorf("%s", q.String())
 	}
 }
+
+func TestABaseWaitsAfterEachOfItsPieces(t *testing.T) {
+	c, store, now := newCluster(t, 13), newMemStore(), clocktest.New()
+	c.run(20)
+	cfg := c.config(store, &alarms{})
+	cfg.Clock = now
+	asked := make(chan struct{}, 1)
+	cfg.BasePause = func() time.Duration {
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+		return time.Hour
+	}
+	start(t, cfg)
+	<-asked
+	based := func() bool {
+		return strings.Contains(strings.Join(store.names(), " "), manifestName)
+	}
+	if based() {
+		t.Error("the base does not wait")
+	}
+	for !based() {
+		now.Advance(time.Minute)
+		now.AwaitWaiters(1)
+	}
+}

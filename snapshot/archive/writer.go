@@ -45,6 +45,10 @@ type Config struct {
 	BaseInterval       time.Duration // Between two bases; BaseIntervalDefault.
 	BaseBytesPerSecond int64         // Of a base on its way; 0: as fast as it goes.
 
+	// BasePause is how long a base waits after each of its pieces: members let it
+	// follow what their disk takes for a write, so that a base gives way. Nil: not.
+	BasePause func() time.Duration
+
 	// Fenced says that the member looks for epochs: whoever takes one later reads
 	// that from the lease.
 	Fenced bool
