@@ -143,7 +143,15 @@ func TestABaseWaitsAfterEachOfItsPieces(t *testing.T) {
 		return time.Hour
 	}
 	start(t, cfg)
-	<-asked
+	for waiting := true; waiting; {
+		select {
+		case <-asked:
+			waiting = false
+		default:
+			now.Advance(time.Second)
+			now.AwaitWaiters(1)
+		}
+	}
 	based := func() bool {
 		return strings.Contains(strings.Join(store.names(), " "), manifestName)
 	}
