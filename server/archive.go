@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -34,23 +36,66 @@ type archiving struct {
 
 	drills, drillFailures atomic.Int64
 	drilled               atomic.Int64 // Wall clock of the last good drill, in seconds.
-	refused               atomic.Bool  // The store does not keep conditions: nothing is archived.
+	syncTakes             atomic.Int64 // What a sync of the Raft log takes of late, in nanoseconds.
+	alarm                 atomic.Pointer[archiveAlarm]
+	refused               atomic.Bool // The store does not keep conditions: nothing is archived.
+}
+
+// archiveAlarm is what an operator was told last. What goes on is told again and
+// again, what happened once is shown for archiveAlarmShown.
+type archiveAlarm struct {
+	what error
+	at   time.Duration // By the monotonic clock.
+}
+
+// alarms in words, for Status. They are no rows of the table of alarms: its kinds
+// are the protocol's, clients know no others, and each of them keeps members from
+// writing.
+func (a *archiving) alarms(now time.Duration) (list []string) {
+	if a.refused.Load() {
+		list = append(list, "holdfast: nothing is archived: the store does not keep conditional writes")
+	}
+	if w := a.writer.Load(); w != nil && w.StopWrites() {
+		list = append(list, "holdfast: writes are refused: too much waits for the archive")
+	}
+	if x := a.alarm.Load(); x != nil && now-x.at < archiveAlarmShown {
+		list = append(list, "holdfast: archive: "+x.what.Error())
+	}
+	return list
+}
+
+// raise tells an operator.
+func (s *Server) raise(err error) {
+	s.archive.alarm.Store(&archiveAlarm{err, s.cfg.Clock.Mono()})
+	s.log.Error("archive needs an operator", "error", err)
+}
+
+// basePause after each piece of a base, of some megabytes: a few times what a
+// sync of the log takes of late, so that a busy disk belongs to writes.
+func (s *Server) basePause() time.Duration {
+	return min(basePauseSyncs*time.Duration(s.archive.syncTakes.Load()), basePauseMax)
 }
 
 // checkArchive reports what is wrong with the configuration of the archive.
 func (c *Config) checkArchive() error {
 	if c.ArchiveURL == "" {
-		if c.ArchiveMode == ArchiveSync || len(c.ArchiveRecipients) > 0 || c.ArchiveDrillInterval > 0 {
-			return errors.New("--archive-mode sync, --archive-recipients and --archive-drill-interval need --archive-url")
+		if c.ArchiveMode == ArchiveSync || c.ArchiveEpoch == EpochStrict || len(c.ArchiveRecipients) > 0 || c.ArchiveDrillInterval > 0 {
+			return errors.New("--archive-mode sync, --archive-epoch strict, --archive-recipients and --archive-drill-interval need --archive-url")
 		}
 		return nil
 	}
 	var errs []error
-	if c.ArchiveMode != ArchiveAsync && c.ArchiveMode != ArchiveSync {
-		errs = append(errs, fmt.Errorf("--archive-mode is %q: use %q or %q", c.ArchiveMode, ArchiveAsync, ArchiveSync))
-	}
-	if c.ArchivePolicy != string(archive.PolicyGap) && c.ArchivePolicy != string(archive.PolicyStopWrites) {
-		errs = append(errs, fmt.Errorf("--archive-policy is %q: use %q or %q", c.ArchivePolicy, archive.PolicyGap, archive.PolicyStopWrites))
+	for _, x := range []struct {
+		flag, value string
+		may         []string
+	}{
+		{"mode", c.ArchiveMode, []string{ArchiveAsync, ArchiveSync}},
+		{"epoch", c.ArchiveEpoch, []string{EpochAuto, EpochStrict, EpochOff}},
+		{"policy", c.ArchivePolicy, []string{string(archive.PolicyGap), string(archive.PolicyStopWrites)}},
+	} {
+		if !slices.Contains(x.may, x.value) {
+			errs = append(errs, fmt.Errorf("--archive-%s is %q: use %s", x.flag, x.value, strings.Join(x.may, " or ")))
+		}
 	}
 	if c.ArchiveLimitBytes < archive.SegmentBytes {
 		errs = append(errs, fmt.Errorf("--archive-limit-bytes is %d: use at least %d", c.ArchiveLimitBytes, archive.SegmentBytes))
@@ -87,8 +132,8 @@ func (s *Server) archiveAll(ctx context.Context) error {
 	w, err := archive.NewWriter(archive.Config{
 		Store: store, Source: archiveSource{s.core}, Cluster: archive.UUID(cluster.Uuid), History: history, Member: s.id.Member, Recipients: recipients,
 		Policy: archive.Policy(s.cfg.ArchivePolicy), LimitBytes: s.cfg.ArchiveLimitBytes,
-		Sync: s.cfg.ArchiveMode == ArchiveSync, Reluctant: s.busyLeading, Clock: s.cfg.Clock, Logger: s.log.Named("archive"),
-		OnAlarm: func(err error) { s.log.Error("archive needs an operator", "error", err) },
+		Sync: s.cfg.ArchiveMode == ArchiveSync, Fenced: s.epoch.on, Reluctant: s.busyLeading, Clock: s.cfg.Clock, Logger: s.log.Named("archive"),
+		OnAlarm: s.raise, BasePause: s.basePause,
 	})
 	if err != nil {
 		return err
@@ -262,6 +307,7 @@ func (s *Server) drillAll(ctx context.Context, store blobstore.Store, cluster ar
 			return nil
 		case err != nil:
 			s.archive.drillFailures.Add(1)
+			s.archive.alarm.Store(&archiveAlarm{fmt.Errorf("the drill failed: %w", err), s.cfg.Clock.Mono()})
 			s.log.Error("the drill failed: the archive does not restore", "error", err)
 		default:
 			s.archive.drills.Add(1)
@@ -301,6 +347,7 @@ func (m *metrics) watchArchive(c *core) {
 	}
 	m.gauges(map[string]gauge{
 		"holdfast_archive_owner":                        {"1 while this member ships to the archive.", of(func(a *archive.Metrics) int64 { return int64(truth(a.Owner.Load())) })},
+		"holdfast_archive_epoch_open":                   {"1 while this member may acknowledge as far as epochs go; 0: its cluster was given up, or the archive did not tell in time that it was not.", func() float64 { return truth(c.epoch.open() == nil) }},
 		"holdfast_archive_refused":                      {"1 while nothing is archived because the store keeps no conditions.", func() float64 { return truth(c.archive.refused.Load()) }},
 		"holdfast_archive_index":                        {"Entry of the log up to which everything is in the archive, as far as this member knows.", of(func(a *archive.Metrics) int64 { return a.Archived.Load() })},
 		"holdfast_archive_behind_bytes":                 {"Bytes of history that wait for the archive.", of(func(a *archive.Metrics) int64 { return a.BehindBytes.Load() })},
@@ -323,3 +370,10 @@ func (m *metrics) watchArchive(c *core) {
 
 // archiveRetry is how long the member waits before it asks again what it needs to archive.
 const archiveRetry = time.Second
+
+const (
+	archiveAlarmShown = time.Hour
+
+	basePauseSyncs = 4
+	basePauseMax   = 2 * time.Second
+)

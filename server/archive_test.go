@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/ident"
@@ -100,8 +102,10 @@ func TestWhatIsWrongWithTheArchiveIsToldAtTheStart(t *testing.T) {
 		want string
 	}{
 		{func(c *server.Config) { c.ArchiveMode = server.ArchiveSync }, "need --archive-url"},
-		{func(c *server.Config) { c.ArchiveURL, c.ArchiveMode = "file:///x", "maybe" }, `use "async" or "sync"`},
-		{func(c *server.Config) { c.ArchiveURL, c.ArchivePolicy = "file:///x", "maybe" }, `use "gap" or "stop-writes"`},
+		{func(c *server.Config) { c.ArchiveURL, c.ArchiveMode = "file:///x", "maybe" }, `use async or sync`},
+		{func(c *server.Config) { c.ArchiveURL, c.ArchivePolicy = "file:///x", "maybe" }, `use gap or stop-writes`},
+		{func(c *server.Config) { c.ArchiveURL, c.ArchiveEpoch = "file:///x", "maybe" }, `use auto or strict or off`},
+		{func(c *server.Config) { c.ArchiveEpoch = server.EpochStrict }, "need --archive-url"},
 		{func(c *server.Config) { c.ArchiveURL, c.ArchiveLimitBytes = "file:///x", 1 }, "--archive-limit-bytes"},
 		{func(c *server.Config) { c.ArchiveURL, c.ArchiveRecipients = "file:///x", []string{"me"} }, `recipient "me"`},
 		{func(c *server.Config) { c.ArchiveURL = "ftp://x" }, `scheme "ftp" is not known`},
@@ -162,5 +166,58 @@ func TestWhatADrillLeftInACrashIsNoHindrance(t *testing.T) {
 	m.WaitReady()
 	if _, err := os.Stat(left); !os.IsNotExist(err) {
 		t.Fatalf("it is left: %v", err)
+	}
+}
+
+// More waits for the archive than may: with the policy stop-writes writes are
+// refused, with gap they go on. Both end by themselves when the archive is back.
+func TestWhenTooMuchWaitsForTheArchiveThePolicyDecides(t *testing.T) {
+	t.Parallel()
+	for _, policy := range []archive.Policy{archive.PolicyStopWrites, archive.PolicyGap} {
+		t.Run(string(policy), func(t *testing.T) {
+			t.Parallel()
+			folder := filepath.Join(t.TempDir(), "archive")
+			c := servertest.New(t, 1, func(_ int, cfg *server.Config) {
+				cfg.ArchiveURL, cfg.ArchivePolicy, cfg.ArchiveLimitBytes = "file://"+folder, string(policy), archive.SegmentBytes
+			})
+			conn := pb.NewKVClient(dial(t, c.Members[0]))
+			put := func(i int) error {
+				_, err := conn.Put(t.Context(), &pb.PutRequest{Key: fmt.Appendf(nil, "key-%d", i), Value: make([]byte, 256<<10)})
+				return err
+			}
+			pause := func() {
+				select {
+				case <-time.After(10 * time.Millisecond):
+				case <-t.Context().Done():
+				}
+			}
+			must(t, put(0))
+			for begun := false; !begun; pause() {
+				if _, err := os.Stat(folder); err == nil {
+					found, err := filepath.Glob(filepath.Join(folder, "*", "tl", "*", "base", "*", "MANIFEST.json"))
+					must(t, err)
+					begun = len(found) > 0
+				}
+			}
+			must(t, os.Rename(folder, folder+"-gone"))
+			var err error
+			for i := 0; err == nil && i < 40; i++ { // 10 MiB.
+				err = put(i)
+			}
+			for i := 0; err == nil && policy == archive.PolicyStopWrites && t.Context().Err() == nil; i++ {
+				pause() // The writer measures now and then.
+				if i%100 == 0 {
+					err = put(i)
+				}
+			}
+			if refused := status.Code(err) == codes.ResourceExhausted; refused != (policy == archive.PolicyStopWrites) || !refused && err != nil {
+				t.Fatalf("writes end with %v", err)
+			}
+			must(t, os.Rename(folder+"-gone", folder))
+			for err = put(1); status.Code(err) == codes.ResourceExhausted; err = put(1) {
+				pause()
+			}
+			must(t, err)
+		})
 	}
 }

@@ -81,6 +81,10 @@ type Config struct {
 	// ArchiveMode is ArchiveAsync, the default, or ArchiveSync: a write is answered
 	// once it is in the archive, and an archive that is down stops writes.
 	ArchiveMode string
+	// ArchiveEpoch is EpochAuto, the default, EpochStrict or EpochOff: whether the
+	// member stops to acknowledge when it can not see in the archive that its
+	// cluster was not given up.
+	ArchiveEpoch string
 	// ArchivePolicy says what happens when more history waits than ArchiveLimitBytes
 	// (default 4 GiB): "gap", the default, or "stop-writes".
 	ArchivePolicy     string
@@ -148,6 +152,7 @@ func (c Config) withDefaults() Config {
 	set(&c.SlowRequest, 300*time.Millisecond)
 	set(&c.ProtocolVersion, ProtocolVersion)
 	set(&c.ArchiveMode, ArchiveAsync)
+	set(&c.ArchiveEpoch, EpochAuto)
 	set(&c.ArchivePolicy, string(archive.PolicyGap))
 	set(&c.ArchiveLimitBytes, archive.LimitBytesDefault)
 	if c.FS == nil {

@@ -48,6 +48,7 @@ type core struct {
 	fenced     atomic.Bool // This member's state is known to be wrong: it answers nothing any more.
 	scrubs     scrubbing
 	archive    archiving
+	epoch      *epochFence
 	onDamage   func(error) // A call met damage in the state.
 }
 
@@ -79,7 +80,10 @@ func (c *core) fill(h *pb.ResponseHeader) {
 // linearize waits until this member's state is at least as new as anything
 // acknowledged before the call.
 func (c *core) linearize(ctx context.Context) error {
-	return c.node.ReadIndex(ctx)
+	if err := c.node.ReadIndex(ctx); err != nil {
+		return err
+	}
+	return c.mayAcknowledge(ctx)
 }
 
 func (c *core) random() (uint64, error) {

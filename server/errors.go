@@ -52,6 +52,8 @@ var (
 	errUnhealthy         = status.Error(codes.Unavailable, "etcdserver: unhealthy cluster")
 	errCorrupt           = status.Error(codes.DataLoss, "etcdserver: corrupt cluster")
 	errNotProposed       = status.Error(codes.DeadlineExceeded, "context deadline exceeded") // Nobody led to whom a write could be given. It has no effect.
+	errSuperseded        = status.Error(codes.Unavailable, "holdfast: this cluster was given up and recovered elsewhere, its members acknowledge nothing any more")
+	errEpochUnread       = status.Error(codes.Unavailable, "holdfast: the archive did not tell in time that this cluster was not given up, nothing is acknowledged")
 	errWatchCanceled     = status.Error(codes.Canceled, "etcdserver: watch canceled")
 
 	// Clients know these two by their text only: they travel as Unknown.

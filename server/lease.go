@@ -100,7 +100,7 @@ func (s *leaseService) renew(ctx context.Context, id ident.LeaseID) (ttlSeconds 
 // renewHere renews on the leader, once a quorum has confirmed that it is that.
 func (c *core) renewHere(ctx context.Context, id ident.LeaseID) (int64, error) {
 	for {
-		if err := c.node.ReadIndex(ctx); err != nil {
+		if err := c.linearize(ctx); err != nil {
 			return 0, err
 		}
 		// Another may have confirmed the read, and the keeper not know yet that it leads.
@@ -155,7 +155,7 @@ func (s *leaseService) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiv
 }
 
 func (c *core) timeToLiveHere(ctx context.Context, id ident.LeaseID) (remaining, granted int64, err error) {
-	if err := c.node.ReadIndex(ctx); err != nil {
+	if err := c.linearize(ctx); err != nil {
 		return 0, 0, err
 	}
 	remaining, granted, ok, leading := c.keeper.Remaining(id)
@@ -169,7 +169,7 @@ func (c *core) timeToLiveHere(ctx context.Context, id ident.LeaseID) (remaining,
 }
 
 func (c *core) leaseKeys(ctx context.Context, id ident.LeaseID) ([][]byte, error) {
-	if err := c.node.ReadIndex(ctx); err != nil {
+	if err := c.linearize(ctx); err != nil {
 		return nil, err
 	}
 	store, err := c.replica.Use()

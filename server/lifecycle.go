@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -191,15 +192,22 @@ type timedLog struct {
 	raftnode.Log
 	clock clock.Clock
 	took  prometheus.Histogram
+	late  *atomic.Int64 // What a sync takes of late, in nanoseconds. Written by who appends.
 }
 
 // Sync implements raftnode.Log.
 func (l *timedLog) Sync() error {
 	start := l.clock.Mono()
 	err := l.Log.Sync()
-	l.took.Observe((l.clock.Mono() - start).Seconds())
+	took := l.clock.Mono() - start
+	l.took.Observe(took.Seconds())
+	late := l.late.Load()
+	l.late.Store(late + (int64(took)-late)/syncsRemembered)
 	return err
 }
+
+// syncsRemembered is how many syncs it takes to forget an old one.
+const syncsRemembered = 16
 
 // cleanUp gives back the space of generations that were replaced: at start, and
 // when a snapshot was installed.

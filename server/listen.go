@@ -170,6 +170,9 @@ func (s *Server) serveClients() {
 
 // closeClients ends serving. Requests under way get a moment.
 func (s *Server) closeClients() {
+	if s.admin != nil {
+		s.admin.Close()
+	}
 	for _, l := range s.clients {
 		l.Close()
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 
+	"google.golang.org/grpc/status"
+
 	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/mvcc"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
@@ -40,6 +42,10 @@ func (s *maintenanceService) Status(context.Context, *pb.StatusRequest) (*pb.Sta
 	}
 	if st.Leader == 0 {
 		answer.Errors = append(answer.Errors, "etcdserver: no leader")
+	}
+	answer.Errors = append(answer.Errors, s.archive.alarms(s.cfg.Clock.Mono())...)
+	if err := s.epoch.open(); err != nil {
+		answer.Errors = append(answer.Errors, status.Convert(err).Message())
 	}
 	for _, a := range s.replica.Machine.Alarms.List(alarm.None) {
 		answer.Errors = append(answer.Errors, fmt.Sprintf("memberID:%d alarm:%s", uint64(a.Member), pb.AlarmType(a.Kind)))

@@ -26,6 +26,9 @@ func (c *core) propose(ctx context.Context, cmd *holdfastpb.Command) (any, error
 	if err := c.checkQuota(ctx, cmd); err != nil {
 		return nil, err
 	}
+	if err := c.mayAcknowledge(ctx); err != nil {
+		return nil, err // Not proposed: it has no effect.
+	}
 	data := make([]byte, size)
 	if _, err := cmd.MarshalToSizedBufferVT(data); err != nil {
 		return nil, err
@@ -36,6 +39,9 @@ func (c *core) propose(ctx context.Context, cmd *holdfastpb.Command) (any, error
 	}
 	if err == nil {
 		err = c.archived(ctx)
+	}
+	if err == nil && c.epoch.open() != nil {
+		return nil, errTimeout // It is in the log of a cluster that may have been given up.
 	}
 	return v, err
 }

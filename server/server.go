@@ -55,6 +55,7 @@ type Server struct {
 	clients   []clientListener
 
 	metricsServer *http.Server
+	admin         *http.Server // Nil: there is no socket for it.
 
 	stopping atomic.Bool
 	ready    chan struct{} // Closed once clients are served.
@@ -74,7 +75,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	s := &Server{
-		core:      &core{cfg: cfg, log: cfg.Logger, leaderless: newLeaderless(), calls: newCalls(), archive: archiving{begun: make(chan struct{})}},
+		core:      &core{cfg: cfg, log: cfg.Logger, leaderless: newLeaderless(), calls: newCalls(), archive: archiving{begun: make(chan struct{})}, epoch: newEpochFence(cfg.Clock, cfg.EpochStrict())},
 		metrics:   newMetrics(),
 		group:     task.New(context.Background()),
 		ends:      task.New(context.Background()),
@@ -117,6 +118,7 @@ func (s *Server) start(ctx context.Context) error {
 		return err
 	}
 	s.metrics.watchMember(s.core)
+	s.openAdmin()
 	if err := s.openArchive(ctx); err != nil {
 		return err
 	}
@@ -207,7 +209,7 @@ func (s *Server) startRaft(b *boot, recovered *wal.Recovered, tls *certificates)
 		ID:                s.id.Member,
 		StateMachine:      s.replica,
 		Applied:           applied,
-		Log:               &timedLog{s.wal, s.cfg.Clock, s.metrics.walSync},
+		Log:               &timedLog{s.wal, s.cfg.Clock, s.metrics.walSync, &s.archive.syncTakes},
 		Recovered:         recovered,
 		Network:           s.transport,
 		Clock:             s.cfg.Clock,
@@ -285,6 +287,9 @@ func (s *Server) supervise(ctx context.Context) error {
 	s.group.Go("clean up", s.cleanUp)
 	if s.archive.store != nil {
 		s.group.Go("archive", s.archiveAll)
+		if s.epoch.on {
+			s.group.Go("epoch", func(ctx context.Context) error { return s.watchEpoch(ctx, s.archive.store) })
+		}
 	}
 	if keep, _ := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompactionRetention); keep != (retention{}) { // Validate has seen the error.
 		s.group.Go("auto compaction", (&compactor{core: s.core, keep: keep}).run)

@@ -174,6 +174,9 @@ func PlanRestore(h *holdfastpb.SnapshotHeader, o RestoreOptions) (*Plan, error) 
 	if p.Leases == LeasesDrop { // Hosts that were not told the same must not become one cluster.
 		nonce += " " + string(p.Leases)
 	}
+	if p.Bump > 0 {
+		nonce += fmt.Sprintf(" bump %d", p.Bump)
+	}
 	for _, m := range o.Members {
 		id := member.InitialID(m.PeerURLs, o.Token)
 		if o.Nonce != "" {

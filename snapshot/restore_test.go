@@ -23,6 +23,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/golden"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/mvcc"
+	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/raftnode/wal"
 	"github.com/holdfast-db/holdfast/statemachine"
 )
@@ -410,4 +411,27 @@ func (f *failingFS) RemoveAll(dir string) error {
 		return err
 	}
 	return f.FS.RemoveAll(dir)
+}
+
+// Hosts that are told different revisions must not become one cluster.
+func TestDifferentRevisionsMakeDifferentClusters(t *testing.T) {
+	h := &holdfastpb.SnapshotHeader{Timeline: &holdfastpb.TimelineInfo{Number: 1}, Applied: &holdfastpb.Position{Index: 9}, Revision: 5}
+	plan := func(bump int64) *Plan {
+		p, err := PlanRestore(h, RestoreOptions{Members: three("/x"), Nonce: "ab", BumpRevision: bump, MarkCompacted: bump > 0})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	seen := map[string]int64{}
+	for _, bump := range []int64{0, 1, 1000} {
+		p := plan(bump)
+		if other, again := seen[p.Cluster.String()]; again {
+			t.Errorf("bumps of %d and %d give cluster %s", other, bump, p.Cluster)
+		}
+		seen[p.Cluster.String()] = bump
+		if q := plan(bump); q.Cluster != p.Cluster || q.UUID != p.UUID {
+			t.Errorf("a bump of %d gives clusters %s and %s", bump, p.Cluster, q.Cluster)
+		}
+	}
 }

@@ -65,6 +65,7 @@ func flagSet(o *options) *flag.FlagSet {
 
 	fs.StringVar(&c.ArchiveURL, "archive-url", "", "`URL` of the continuous archive: file:///folder or s3://bucket/prefix?region=…&endpoint=…")
 	fs.StringVar(&c.ArchiveMode, "archive-mode", server.ArchiveAsync, "`mode`: async, or sync, where a write is answered once it is in the archive")
+	fs.StringVar(&c.ArchiveEpoch, "archive-epoch", server.EpochAuto, "`policy`: strict acknowledges nothing unless the archive told in the last 10 s that no operator has recovered this cluster elsewhere; off; auto is strict with --archive-mode sync, else off")
 	fs.StringVar(&c.ArchivePolicy, "archive-policy", "gap", "`policy` when too much waits for the archive: gap, or stop-writes")
 	fs.Int64Var(&c.ArchiveLimitBytes, "archive-limit-bytes", 4<<30, "`bytes` of history that may wait for the archive")
 	fs.DurationVar(&c.ArchiveDrillInterval, "archive-drill-interval", 0, "`duration` between two drills, which restore the archive into a scratch folder; 0 turns them off")

@@ -13,6 +13,8 @@ import (
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/server"
 	"github.com/holdfast-db/holdfast/snapshot"
+	"github.com/holdfast-db/holdfast/snapshot/archive"
+	"github.com/holdfast-db/holdfast/snapshot/blobstore"
 	"github.com/holdfast-db/holdfast/snapshot/recovery"
 )
 
@@ -42,14 +44,52 @@ func forceNewCluster(cfg server.Config) error {
 	}
 	cfg.Logger.Warn("forcing a new cluster with this member alone", "plan", plan.ID, "committed", plan.Committed, "kept", plan.Keep.Index,
 		"may-lose", plan.Loss.Possible, "from", plan.Loss.From, "until", plan.Loss.Until)
+	fence, done, err := openFence(ctx, cfg, plan)
+	if err != nil {
+		return fmt.Errorf("--force-new-cluster: %w", err)
+	}
+	defer done()
 	err = recovery.Apply(ctx, recovery.ApplyConfig{
-		Config: rc, Random: rand.Reader, AcceptLoss: plan.ID,
+		Config: rc, Random: rand.Reader, AcceptLoss: plan.ID, Archive: fence, NoEpoch: fence == nil, By: "--force-new-cluster of " + cfg.Name,
 		Step: func(name string) error { cfg.Logger.Info("recovery", "step", name); return nil },
 	}, plan)
 	if err != nil {
 		return fmt.Errorf("--force-new-cluster: %w", err)
 	}
 	return nil
+}
+
+// openFence opens the archive in which a plan takes its epoch. Where members did
+// not look for epochs, one that does not answer is no hindrance.
+func openFence(ctx context.Context, cfg server.Config, plan *recovery.Plan) (*archive.Archive, func() error, error) {
+	if plan.Fence == nil {
+		return nil, func() error { return nil }, nil
+	}
+	a, store, err := openArchive(ctx, plan.Fence.URL, plan.UUID)
+	if err != nil && !cfg.EpochStrict() {
+		cfg.Logger.Warn("no epoch is taken: old members that still run are not kept from answering", "error", err)
+		return nil, func() error { return nil }, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("take an epoch: %w: if the archive is lost as well, leave --archive-url out, or use holdfastctl recover apply --no-epoch", err)
+	}
+	return a, store.Close, nil
+}
+
+func openArchive(ctx context.Context, url, cluster string) (*archive.Archive, blobstore.Store, error) {
+	var uuid archive.UUID
+	if err := uuid.UnmarshalText([]byte(cluster)); err != nil {
+		return nil, nil, err
+	}
+	store, err := blobstore.Open(ctx, url, blobstore.Config{})
+	if err != nil {
+		return nil, nil, err
+	}
+	a, err := archive.Open(ctx, store, uuid, nil)
+	if err != nil {
+		return nil, nil, errors.Join(err, store.Close())
+	}
+	return a, store, nil
 }
 
 func sourceOf(cfg server.Config) (src recovery.Source, err error) {
@@ -78,8 +118,32 @@ func planAlone(ctx context.Context, cfg server.Config, rc recovery.Config, src r
 	if len(peers) == 0 {
 		peers = cfg.ListenPeerURLs
 	}
-	return recovery.NewPlan(&recovery.Facts{Members: []recovery.Member{*m}}, recovery.Ask{
+	ask := recovery.Ask{
 		Dead: dead, Nonce: nonce, Now: rc.Clock.Wall(),
 		Members: []snapshot.Target{{Name: cfg.Name, PeerURLs: peers, ClientURLs: clients, DataDir: src.DataDir, WALDir: src.WALDir}},
-	})
+	}
+	facts := &recovery.Facts{Members: []recovery.Member{*m}}
+	if err := askArchive(ctx, cfg, facts, &ask); err != nil {
+		return nil, err
+	}
+	return recovery.NewPlan(facts, ask)
+}
+
+// askArchive plans an epoch, where there is an archive that answers or must.
+func askArchive(ctx context.Context, cfg server.Config, facts *recovery.Facts, ask *recovery.Ask) error {
+	if cfg.ArchiveURL == "" {
+		return nil
+	}
+	a, store, err := openArchive(ctx, cfg.ArchiveURL, facts.Members[0].UUID)
+	if err == nil {
+		defer store.Close()
+		ask.ArchiveURL = cfg.ArchiveURL
+		ask.NewestEpoch, err = a.NewestEpoch(ctx)
+	}
+	if err != nil && !cfg.EpochStrict() {
+		cfg.Logger.Warn("no epoch is planned: the archive does not answer", "error", err)
+		ask.ArchiveURL = ""
+		return nil
+	}
+	return err
 }

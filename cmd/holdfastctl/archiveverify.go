@@ -61,6 +61,6 @@ the key file that a restore would use: a lost key is lost data.
 		},
 	}
 	f.declare(cmd.Flags())
-	cmd.Flags().StringVar(&scratch, "scratch", "", "folder in which to make the scratch folder, with room for the state twice (default the system's)")
+	cmd.Flags().StringVar(&scratch, "scratch", "", "folder in which to make the scratch folder, with room for the state (default the system's)")
 	return cmd
 }

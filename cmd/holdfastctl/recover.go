@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/datadir"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/snapshot"
 	"github.com/holdfast-db/holdfast/snapshot/recovery"
@@ -77,25 +78,29 @@ func (c *ctl) recoverCollectCommand() *cobra.Command {
 	var freeze bool
 	cmd := &cobra.Command{
 		Use:   "collect <data-dir>[,<wal-dir>] ...",
-		Short: "Reads the data directories of stopped members, and says what they hold",
+		Short: "Reads the data directories of members, and says what they hold",
+		Long: `Reads the data directories of members that are stopped, every byte, and says what they
+hold. One that runs is asked by the socket in its directory; what it says moves on, so
+that a plan can be made of it and not be applied. --freeze ends a running member first.
+`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return badArguments("recover collect requires the data directories of stopped members")
+				return badArguments("recover collect requires the data directories of members")
 			}
 			list, err := sources(args)
 			if err != nil {
 				return err
 			}
-			facts, err := c.collect(cmd.Context(), list)
-			if err != nil {
-				return err
-			}
 			if freeze {
 				for _, s := range list {
-					if err := recovery.Freeze(c.recovery(), s, "frozen by recover collect"); err != nil {
+					if err := c.freeze(cmd.Context(), s); err != nil {
 						return exit(exitFailed, err)
 					}
 				}
+			}
+			facts, err := c.collect(cmd.Context(), list, true)
+			if err != nil {
+				return err
 			}
 			text, err := recovery.EncodeFacts(facts)
 			if err != nil {
@@ -105,14 +110,22 @@ func (c *ctl) recoverCollectCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&out, "out", "", "file for the facts (default: standard output)")
-	cmd.Flags().BoolVar(&freeze, "freeze", false, "keep these members from starting until a plan is applied or 'recover thaw' is called")
+	cmd.Flags().BoolVar(&freeze, "freeze", false, "end these members, and keep them from starting until a plan is applied or 'recover thaw' is called")
 	return cmd
 }
 
-func (c *ctl) collect(ctx context.Context, list []recovery.Source) (*recovery.Facts, error) {
+// collect reads directories. With ask, members that run are asked themselves.
+func (c *ctl) collect(ctx context.Context, list []recovery.Source, ask bool) (*recovery.Facts, error) {
 	facts := &recovery.Facts{}
 	for _, s := range list {
 		m, err := recovery.Collect(ctx, c.recovery(), s)
+		if errors.Is(err, datadir.ErrLocked) {
+			if ask {
+				m, err = askFacts(ctx, s, err)
+			} else {
+				err = fmt.Errorf("%s: %w; or freeze it with 'recover collect --freeze'", s.DataDir, err)
+			}
+		}
 		if err != nil {
 			return nil, exit(exitFailed, err)
 		}
@@ -143,12 +156,20 @@ type planFlags struct {
 	spec    string
 	noProbe bool
 	bump    uint64
+
+	archive   archiveFlags
+	wasSync   bool
+	supersede bool
 }
 
 func (f *planFlags) declare(fs *pflag.FlagSet) {
 	fs.StringSliceVar(&f.dead, "dead", nil, "names or IDs of the members that will not come back")
 	fs.StringVar(&f.spec, "cluster", "", "YAML file that describes the new cluster, as for 'snapshot restore': make all its members here (default: the source alone, in its own place)")
 	fs.Uint64Var(&f.bump, "bump-revision", 0, "raise the revision by so much and compact all before, so that whoever saw writes that are lost is told")
+	fs.StringVar(&f.archive.url, "archive", "", "URL of the old cluster's archive: it is asked what it knows, and apply takes an epoch in it, which ends the old members that look for one")
+	fs.StringVar(&f.archive.identity, "identity", "", "age identity file that opens encrypted objects")
+	fs.BoolVar(&f.wasSync, "archive-was-sync", false, "all members of the old cluster ran with --archive-mode sync: what the archive does not hold was not acknowledged")
+	fs.BoolVar(&f.supersede, "supersede-epoch", false, "the epoch that the archive has is of a recovery that was given up: take the next one")
 	fs.BoolVar(&f.noProbe, "no-probe", false, "do not look whether somebody listens at the peer URLs of the dead")
 }
 
@@ -174,6 +195,9 @@ func (c *ctl) plan(ctx context.Context, facts *recovery.Facts, f *planFlags) (*r
 			}
 		}
 	}
+	if err := c.askArchive(ctx, facts, f, &ask); err != nil {
+		return nil, err
+	}
 	if !f.noProbe {
 		ask.Answering = answering(ctx, facts, f.dead)
 	}
@@ -182,6 +206,35 @@ func (c *ctl) plan(ctx context.Context, facts *recovery.Facts, f *planFlags) (*r
 	}
 	plan, err := recovery.NewPlan(facts, ask)
 	return plan, exit(exitFailed, err)
+}
+
+// askArchive makes the archive a witness.
+func (c *ctl) askArchive(ctx context.Context, facts *recovery.Facts, f *planFlags, ask *recovery.Ask) error {
+	if f.archive.url == "" {
+		if f.wasSync || f.supersede || f.archive.identity != "" {
+			return badArguments("--archive-was-sync, --supersede-epoch and --identity need --archive")
+		}
+		return nil
+	}
+	for i := range facts.Members {
+		if uuid := facts.Members[i].UUID; uuid != "" {
+			f.archive.cluster = uuid // More than one: the plan is refused.
+		}
+	}
+	if f.archive.cluster == "" {
+		return exit(exitFailed, errors.New("no directory tells the UUID of its cluster, so its archive is not known: leave --archive out"))
+	}
+	a, store, err := f.archive.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	witness, err := recovery.AskArchive(ctx, a, facts, f.wasSync)
+	if err != nil {
+		return exit(exitFailed, err)
+	}
+	ask.Archive, ask.ArchiveURL, ask.NewestEpoch, ask.Supersede = witness, f.archive.url, witness.NewestEpoch(), f.supersede
+	return nil
 }
 
 // answering finds those of the dead at whose peer URLs somebody listens.

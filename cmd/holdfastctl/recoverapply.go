@@ -5,18 +5,31 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/snapshot"
+	"github.com/holdfast-db/holdfast/snapshot/archive"
+	"github.com/holdfast-db/holdfast/snapshot/blobstore"
 	"github.com/holdfast-db/holdfast/snapshot/recovery"
 )
 
-const acceptUsage = "the ID of the plan, if it may lose acknowledged writes: you have read it"
+// applyFlags say how a plan is carried out.
+type applyFlags struct {
+	accept  string
+	noEpoch bool
+}
+
+func (f *applyFlags) declare(fs *pflag.FlagSet) {
+	fs.StringVar(&f.accept, "accept-loss", "", "the ID of the plan, if it may lose acknowledged writes: you have read it")
+	fs.BoolVar(&f.noEpoch, "no-epoch", false, "take no epoch in the archive, because that is lost as well: nothing then keeps old members that still run from answering")
+}
 
 func (c *ctl) recoverApplyCommand() *cobra.Command {
-	var accept string
+	var how applyFlags
 	cmd := &cobra.Command{
 		Use:   "apply <plan>",
 		Short: "Carries a plan out; run it again if it was cut off",
@@ -28,16 +41,17 @@ func (c *ctl) recoverApplyCommand() *cobra.Command {
 			if err != nil {
 				return exit(exitFailed, err)
 			}
-			return c.apply(cmd.Context(), plan, accept)
+			return c.apply(cmd.Context(), plan, how)
 		},
 	}
-	cmd.Flags().StringVar(&accept, "accept-loss", "", acceptUsage)
+	how.declare(cmd.Flags())
 	return cmd
 }
 
 func (c *ctl) recoverAutoCommand() *cobra.Command {
 	var f planFlags
-	var accept, out string
+	var how applyFlags
+	var out string
 	cmd := &cobra.Command{
 		Use:   "auto <data-dir>[,<wal-dir>] ...",
 		Short: "Collects, plans and applies, where all survivors' directories are on this host",
@@ -55,9 +69,10 @@ func (c *ctl) recoverAutoCommand() *cobra.Command {
 			}
 			if plan != nil { // It was accepted when it began.
 				fmt.Fprintf(c.err, "Plan %s is under way, going on with it\n", plan.ID)
-				return c.apply(cmd.Context(), plan, plan.ID)
+				how.accept = plan.ID
+				return c.apply(cmd.Context(), plan, how)
 			}
-			facts, err := c.collect(cmd.Context(), list)
+			facts, err := c.collect(cmd.Context(), list, false)
 			if err != nil {
 				return err
 			}
@@ -76,11 +91,11 @@ func (c *ctl) recoverAutoCommand() *cobra.Command {
 					return err
 				}
 			}
-			return c.apply(cmd.Context(), plan, accept)
+			return c.apply(cmd.Context(), plan, how)
 		},
 	}
 	f.declare(cmd.Flags())
-	cmd.Flags().StringVar(&accept, "accept-loss", "", acceptUsage)
+	how.declare(cmd.Flags())
 	cmd.Flags().StringVar(&out, "out", "", "file for the plan, for 'recover verify' and 'recover salvage'")
 	return cmd
 }
@@ -96,9 +111,29 @@ func (c *ctl) underWay(list []recovery.Source) (*recovery.Plan, error) {
 	return nil, nil
 }
 
-func (c *ctl) apply(ctx context.Context, plan *recovery.Plan, accept string) error {
+// openFence opens the archive in which a plan takes its epoch. Close the store.
+func openFence(ctx context.Context, plan *recovery.Plan) (*archive.Archive, blobstore.Store, error) {
+	f := archiveFlags{url: plan.Fence.URL, cluster: plan.UUID}
+	a, store, err := f.open(ctx)
+	if err != nil {
+		err = fmt.Errorf("%w; if the archive is lost as well, --no-epoch goes on without it", err)
+	}
+	return a, store, err
+}
+
+func (c *ctl) apply(ctx context.Context, plan *recovery.Plan, how applyFlags) error {
+	var fence *archive.Archive
+	if plan.Fence != nil && !how.noEpoch {
+		a, store, err := openFence(ctx, plan)
+		if err != nil {
+			return exit(exitFailed, err)
+		}
+		defer store.Close()
+		fence = a
+	}
+	host, _ := os.Hostname() // For people.
 	err := recovery.Apply(ctx, recovery.ApplyConfig{
-		Config: c.recovery(), Random: rand.Reader, AcceptLoss: accept,
+		Config: c.recovery(), Random: rand.Reader, AcceptLoss: how.accept, Archive: fence, NoEpoch: how.noEpoch, By: "holdfastctl on " + host,
 		Step: func(name string) error { fmt.Fprintln(c.err, name); return ctx.Err() },
 	}, plan)
 	if errors.Is(err, recovery.ErrStaged) {
@@ -111,7 +146,7 @@ func (c *ctl) apply(ctx context.Context, plan *recovery.Plan, accept string) err
 	if err != nil {
 		return exit(exitFailed, err)
 	}
-	c.restored(next, snapshot.RestoreOptions{})
+	c.restored(next, snapshot.RestoreOptions{}, "")
 	fmt.Fprintf(c.out, "Then `holdfastctl recover verify`. More members join with `member add --learner` and `member promote`.\n")
 	return nil
 }

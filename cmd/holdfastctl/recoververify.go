@@ -14,6 +14,8 @@ import (
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
+	"github.com/holdfast-db/holdfast/snapshot"
+	"github.com/holdfast-db/holdfast/snapshot/archive"
 	"github.com/holdfast-db/holdfast/snapshot/recovery"
 )
 
@@ -76,7 +78,7 @@ func (c *ctl) verifyRecovery(ctx context.Context, plan *recovery.Plan, out strin
 		Fences: []string{
 			"members of the old cluster are refused by IDs and timeline: held",
 			fmt.Sprintf("the old directory of %s is renamed aside and frozen: held", plan.Name),
-			"an epoch in an archive: there is none; clients that reach a running old member are not kept from it",
+			c.epochFence(ctx, plan, next),
 		},
 	}
 	var want []uint64
@@ -102,6 +104,30 @@ func (c *ctl) verifyRecovery(ctx context.Context, plan *recovery.Plan, out strin
 		err = &exitError{code: exitFailed} // The report says why.
 	}
 	return err
+}
+
+// epochFence says whether the plan's epoch is in the archive, and what that is
+// worth.
+func (c *ctl) epochFence(ctx context.Context, plan *recovery.Plan, next *snapshot.Plan) string {
+	const open = "; clients that reach a running old member are not kept from it"
+	if plan.Fence == nil {
+		return "an epoch in an archive: none was planned" + open
+	}
+	a, store, err := openFence(ctx, plan)
+	if err != nil {
+		return fmt.Sprintf("epoch %d in the archive: not known, %v", plan.Fence.Epoch, err)
+	}
+	defer store.Close()
+	e, err := a.Epoch(ctx, plan.Fence.Epoch)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("epoch %d in the archive: NOT held, %v%s", plan.Fence.Epoch, err, open)
+	case e.Plan != plan.ID || e.Successor != next.Cluster.String():
+		return fmt.Sprintf("epoch %d in the archive: NOT held, it is of plan %s for cluster %s: ANOTHER OPERATOR has recovered this cluster, stop one of the two", e.Number, e.Plan, e.Successor)
+	case e.Fence != archive.FenceOn:
+		return fmt.Sprintf("epoch %d in the archive: held since %s against a second operator; against old members NOT, as the one that archived last did not look for epochs (%s)%s", e.Number, e.Made, e.Fence, open)
+	}
+	return fmt.Sprintf("epoch %d in the archive: held since %s: an old member that reaches the archive acknowledged nothing 10 s after that, and neither did one that does not; this is true of those with --archive-epoch strict, as the one that archived last had", e.Number, e.Made)
 }
 
 func (r *recoveryReport) check(what string, err error, detail string) {

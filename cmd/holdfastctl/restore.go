@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/snapshot"
@@ -99,10 +101,26 @@ func (c *ctl) restoreTo(cmd *cobra.Command, args []string, p *pointFlags, f *res
 		if p.to != "latest" {
 			return badArguments("--to %s: a snapshot file holds one point; give the URL of an archive", p.to)
 		}
+		if p.member != "" {
+			f.others = otherMembers(p, f, "")
+		}
 		return c.restore(cmd.Context(), f, p.from, o)
 	}
 	p.url = p.from
 	return c.restorePoint(cmd.Context(), p, f, o)
+}
+
+// otherMembers is the command for those that are made elsewhere.
+func otherMembers(p *pointFlags, f *restoreFlags, point string) string {
+	words := []string{"holdfastctl restore --from", p.from, point, "--cluster", f.spec, "--nonce", f.nonce, "--member NAME"}
+	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " ")
+}
+
+func sameRevision(o snapshot.RestoreOptions) string {
+	if o.BumpRevision > 0 {
+		return fmt.Sprintf("--bump-revision %d --mark-compacted", o.BumpRevision)
+	}
+	return "--keep-revision"
 }
 
 // restorePoint restores from an archive.
@@ -120,7 +138,7 @@ func (c *ctl) restorePoint(ctx context.Context, p *pointFlags, f *restoreFlags, 
 	if err != nil {
 		return exit(exitFailed, err)
 	}
-	if p.keepRevision {
+	if plan.Outage(clock.Real().Wall()); p.keepRevision {
 		plan.Ceiling = 0
 	}
 	if bump := plan.Bump(); bump > 0 && f.bump == 0 {
@@ -161,8 +179,8 @@ func (c *ctl) restoreAs(ctx context.Context, a *archive.Archive, plan *archive.P
 	if _, err := a.RestoreFile(ctx, vfs.OS(), file, plan); err != nil {
 		return exit(exitFailed, err)
 	}
-	if o.Only != "" {
-		fmt.Fprintf(c.out, "For the other members use --to index=%s: the archive goes on.\n", plan.To.Position())
+	if o.Only != "" { // The archive may go on: all of them stand at the same point, with the same revision.
+		f.others = otherMembers(p, f, fmt.Sprintf("--to index=%s %s", plan.To.Position(), sameRevision(o)))
 	}
 	return c.restoreFile(ctx, f, file, members, o)
 }

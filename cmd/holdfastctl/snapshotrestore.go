@@ -29,6 +29,7 @@ type restoreFlags struct {
 	replace, dryRun         bool
 	bump                    uint64
 	leases                  string
+	others                  string // What makes the other members; empty: this command.
 }
 
 func (f *restoreFlags) declare(fs *pflag.FlagSet) {
@@ -209,12 +210,12 @@ func (c *ctl) restoreFile(ctx context.Context, f *restoreFlags, file string, pla
 	if err != nil {
 		return exit(exitFailed, err)
 	}
-	c.restored(plan, options)
+	c.restored(plan, options, f.others)
 	return nil
 }
 
 // restored says how to go on.
-func (c *ctl) restored(plan *snapshot.Plan, options snapshot.RestoreOptions) {
+func (c *ctl) restored(plan *snapshot.Plan, options snapshot.RestoreOptions, others string) {
 	made := 0
 	fmt.Fprintln(c.out, "Restored. Start:")
 	for _, m := range plan.Members {
@@ -235,6 +236,10 @@ func (c *ctl) restored(plan *snapshot.Plan, options snapshot.RestoreOptions) {
 		fmt.Fprintln(c.out)
 	}
 	if made == len(plan.Members) {
+		return
+	}
+	if others != "" {
+		fmt.Fprintf(c.out, "The other members, with the same other flags: %s\n", others)
 		return
 	}
 	with := "--nonce " + options.Nonce

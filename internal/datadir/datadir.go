@@ -6,6 +6,7 @@
 //	CURRENT    the generation in use
 //	UNTRUSTED  a generation that is not to be used any more, and why
 //	PEERS      where the other members listen
+//	admin.sock only while it runs: by which recover collect asks it
 //	gen-000001/base.db, gen-000001/history/
 //	wal/
 //	STARTING   only during the first start: the folder elsewhere that the log goes to

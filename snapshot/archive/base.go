@@ -28,6 +28,8 @@ type baseWriter struct {
 	manifest Manifest
 	sha      hash.Hash
 	part     []byte
+	clock    clock.Clock
+	pause    func() time.Duration
 }
 
 // baseOptions are what a base is written with.
@@ -35,6 +37,7 @@ type baseOptions struct {
 	member         ident.MemberID
 	clock          clock.Clock
 	bytesPerSecond int64
+	pause          func() time.Duration // Nil: none.
 }
 
 // writeBase ships a frozen state. It counts from when the manifest is there; a
@@ -44,7 +47,7 @@ func writeBase(ctx context.Context, store blobstore.Store, prefix string, at pla
 	id := baseName{Index: f.End().Index, Revision: max(f.State.Revision, 0)}
 	folder := timelinePath(at.timeline) + baseFolder + id.String() + "/"
 	w := &baseWriter{
-		ctx: ctx, store: store, prefix: prefix + folder, sealer: s, sha: sha256.New(), part: make([]byte, 0, partBytes),
+		ctx: ctx, store: store, prefix: prefix + folder, sealer: s, sha: sha256.New(), clock: o.clock, pause: o.pause, part: make([]byte, 0, partBytes),
 		head: head{Kind: kindPart, Cluster: at.cluster, Timeline: uint64(at.timeline), Part: &partHead{Base: id.String()}},
 		manifest: Manifest{
 			Format: FormatVersion, Cluster: at.cluster, Timeline: at.timeline, ClusterID: f.State.Cluster, At: pointOf(f.State), Last: id.Index,
@@ -144,7 +147,20 @@ func (w *baseWriter) flush() error {
 	}
 	m.Parts = append(m.Parts, Part{Name: name, Offset: part.Offset, Bytes: int64(len(w.part)), Stored: int64(len(data))})
 	w.part = w.part[:0]
-	return nil
+	return w.giveWay()
+}
+
+// giveWay waits after a piece.
+func (w *baseWriter) giveWay() error {
+	if w.pause == nil {
+		return nil
+	}
+	select {
+	case <-w.clock.After(w.pause()):
+		return nil
+	case <-w.ctx.Done():
+		return w.ctx.Err()
+	}
 }
 
 // Manifest of a base of a catalogue.

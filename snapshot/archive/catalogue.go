@@ -20,6 +20,7 @@ type Catalogue struct {
 	Foreign   []string    // Objects that are not an archive's.
 	Trash     Sizes
 	Ceiling   ident.Revision // Revisions up to here may have been used; 0: none are reserved.
+	Epoch     ident.Timeline // The newest; 0: the cluster was not given up.
 	objects   map[string]int64
 }
 
@@ -156,6 +157,8 @@ func (c *Catalogue) add(name string, o blobstore.Object) {
 		c.Drills = append(c.Drills, name)
 	case ofCeiling:
 		c.Ceiling = max(c.Ceiling, l.ceiling)
+	case ofEpoch:
+		c.Epoch = max(c.Epoch, l.epoch)
 	case ofTrash:
 		c.Trash.add(o)
 	case ofHistory:

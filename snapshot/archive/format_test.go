@@ -246,7 +246,7 @@ func FuzzDecodeText(f *testing.F) {
 		if decodeText("x", data, m) == nil && m.validate("x", testPlace, baseName{m.Last, m.At.Revision}) == nil && (len(m.Parts) == 0 || m.Bytes <= 0) {
 			t.Errorf("%+v is taken for a base", m)
 		}
-		for _, v := range []any{&Meta{}, &History{}, &ownerLease{}, &Ceiling{}, &Drill{}, &trashList{}} {
+		for _, v := range []any{&Meta{}, &History{}, &ownerLease{}, &Ceiling{}, &Epoch{}, &Drill{}, &trashList{}} {
 			if decodeText("x", data, v) != nil {
 				continue
 			}

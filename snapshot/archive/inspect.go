@@ -32,6 +32,7 @@ const (
 	foundMeta     = "meta"
 	foundOwner    = "owner"
 	foundCeiling  = "ceiling"
+	foundEpoch    = "epoch"
 	foundTimeline = "timeline"
 	foundSegment  = "log"
 	foundBase     = "base"
@@ -107,6 +108,13 @@ func (i *inspector) object(name string) error {
 		f.Kind, f.Revision = foundCeiling, l.ceiling
 		v := &Ceiling{}
 		return i.text(f, v, func(f *Found) { i.belongs(f, v.Revision == l.ceiling) })
+	case ofEpoch:
+		f.Kind, f.Timeline = foundEpoch, l.epoch
+		v := &Epoch{}
+		return i.text(f, v, func(f *Found) {
+			i.belongs(f, v.Cluster == i.archive.cluster && v.Number == l.epoch)
+			f.Note = fmt.Sprintf("the cluster was given up at %s by %s, for cluster %s", v.Made, v.By, v.Successor)
+		})
 	case ofHistory:
 		f.Kind = foundTimeline
 		v := &History{}

@@ -95,8 +95,9 @@ func TestAnInspectionNamesEveryChangedObjectAndNoOther(t *testing.T) {
 			names = append(names, name)
 		}
 	}
-	r := rand.New(rand.NewPCG(32, 1))
-	for i := range 300 {
+	t.Logf("seed %d", *seedFlag)
+	r := rand.New(rand.NewPCG(*seedFlag, 1))
+	for i := range *changesFlag {
 		name := names[r.IntN(len(names))]
 		short := strings.TrimPrefix(name, a.path(""))
 		good := store.objects[name]

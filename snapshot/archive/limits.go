@@ -56,4 +56,7 @@ const (
 	// ceilingBlock of revisions is reserved at once: a hundred thousand writes a
 	// second take more than a day to use it up.
 	ceilingBlock = 1 << 34
+
+	// revisionsPerSecondMax is several times what any cluster has been seen to make.
+	revisionsPerSecondMax = 1 << 18
 )

@@ -14,6 +14,7 @@ import (
 //	<cluster>/META.json
 //	<cluster>/owner.json
 //	<cluster>/ceiling/<revision>.json
+//	<cluster>/epoch/<number>.json
 //	<cluster>/tl/<timeline>/HISTORY.json
 //	<cluster>/tl/<timeline>/log/<first>-<last>-<digest>.hist
 //	<cluster>/tl/<timeline>/base/<index>-<revision>/part-<number>-<hash>
@@ -32,6 +33,7 @@ const (
 	logFolder      = "log/"
 	baseFolder     = "base/"
 	ceilingFolder  = "ceiling/"
+	epochFolder    = "epoch/"
 	verifyFolder   = "verify/"
 	trashFolder    = "trash/"
 
@@ -95,6 +97,7 @@ type located struct {
 	segment  segmentName
 	base     baseName
 	ceiling  ident.Revision
+	epoch    ident.Timeline
 	rest     string // Of a base: the name within its folder. Of other kinds: within theirs.
 }
 
@@ -108,6 +111,7 @@ const (
 	ofManifest
 	ofPart
 	ofCeiling
+	ofEpoch
 	ofVerify
 	ofTrash
 )
@@ -118,6 +122,11 @@ func locate(name string) (l located) {
 		return located{kind: ofCluster, rest: name}
 	case strings.HasPrefix(name, ceilingFolder):
 		return locateCeiling(name)
+	case strings.HasPrefix(name, epochFolder):
+		if n, ok := parseEpochName(name); ok {
+			return located{kind: ofEpoch, epoch: n}
+		}
+		return located{}
 	case strings.HasPrefix(name, verifyFolder):
 		return located{kind: ofVerify, rest: name[len(verifyFolder):]}
 	case strings.HasPrefix(name, trashFolder):

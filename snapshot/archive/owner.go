@@ -19,6 +19,7 @@ type ownerLease struct {
 	Serial  uint64 `json:"serial"`  // Rises with each write.
 	TTL     string `json:"ttl"`     // How long it holds after it was last seen to change.
 	Renewed string `json:"renewed"` // When, for people.
+	Fenced  bool   `json:"fenced"`  // Whether the member looks for epochs.
 }
 
 // lease takes and keeps the ownership of one archive for a member. One goroutine.
@@ -28,6 +29,7 @@ type lease struct {
 	member ident.MemberID
 	ttl    time.Duration
 	clock  clock.Clock
+	fenced bool
 
 	tag    blobstore.Tag // Of what was seen last.
 	seen   time.Duration // When that first was, by our own clock: clocks of members are not compared.
@@ -72,7 +74,7 @@ func (l *lease) try(ctx context.Context, reluctant bool) (bool, error) {
 func (l *lease) write(ctx context.Context, now time.Duration, absent bool) (bool, error) {
 	text, err := encodeText(ownerLease{
 		Format: FormatVersion, Member: l.member.String(), Serial: l.serial + 1, TTL: l.ttl.String(),
-		Renewed: l.clock.Wall().UTC().Format(time.RFC3339),
+		Renewed: l.clock.Wall().UTC().Format(time.RFC3339), Fenced: l.fenced,
 	})
 	if err != nil {
 		return false, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/mvcc/history"
@@ -28,6 +29,7 @@ type Plan struct {
 	// To, the restored cluster begins above it, and what is older is compacted:
 	// no revision ever has two contents.
 	Ceiling ident.Revision
+	outage  time.Duration // More may have been used in it than was reserved; 0: no.
 
 	// Conf is Raft's configuration at To, where somebody knows it; nil: the base's,
 	// which a restore replaces anyway. Records do not tell.
@@ -44,6 +46,15 @@ type Planned struct {
 
 // Bump is what the revision has to rise by, for snapshot.RestoreOptions.
 func (p *Plan) Bump() int64 { return max(int64(p.Ceiling-p.To.Revision), 0) }
+
+// Outage raises the ceiling by what the cluster may have used since the archive
+// ends: reservations reach far ahead, and may have run out in a long outage.
+func (p *Plan) Outage(now time.Time) {
+	since := now.Sub(time.Unix(0, p.End.Time))
+	if used := p.End.Revision + ident.Revision(since/time.Second*revisionsPerSecondMax); used > p.Ceiling {
+		p.Ceiling, p.outage = used, since
+	}
+}
 
 // Plan decides what leads to a target on a timeline; timeline 0 is the newest.
 func (a *Archive) Plan(ctx context.Context, timeline ident.Timeline, target Target) (*Plan, error) {
@@ -271,6 +282,9 @@ func (p *Plan) String() string {
 	fmt.Fprintf(&b, "to       %s, digest %s\n", p.To, p.To.Digest)
 	if p.End.Index > p.To.Index || p.End.Revision > p.To.Revision {
 		fmt.Fprintf(&b, "given up %d revisions and %d entries of the log after it, up to %s\n", p.End.Revision-p.To.Revision, p.End.Index-p.To.Index, p.End)
+	}
+	if p.outage > 0 {
+		fmt.Fprintf(&b, "the cluster may have run %s without the archive, and used more revisions than were reserved\n", p.outage.Round(time.Second))
 	}
 	if p.Bump() > 0 {
 		fmt.Fprintf(&b, "revision %d may have been used: the cluster begins above it, what is older is compacted\n", p.Ceiling)

@@ -24,6 +24,7 @@ import (
 
 var (
 	targetsFlag = flag.Int("archive.targets", 100, "how many random targets are restored")
+	changesFlag = flag.Int("archive.changes", 300, "how many changed objects an inspection is to find")
 	seedFlag    = flag.Uint64("archive.seed", 7, "of the workload and the targets")
 )
 

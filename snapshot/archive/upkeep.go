@@ -71,7 +71,7 @@ func (w *Writer) beginBase(tasks *task.Group) (Point, error) {
 		s, err := newSealer(w.cfg.Recipients)
 		if err == nil {
 			var m Manifest
-			m, err = writeBase(ctx, w.cfg.Store, w.archive.path(""), w.at, f, s, baseOptions{w.cfg.Member, w.cfg.Clock, w.cfg.BaseBytesPerSecond})
+			m, err = writeBase(ctx, w.cfg.Store, w.archive.path(""), w.at, f, s, baseOptions{w.cfg.Member, w.cfg.Clock, w.cfg.BaseBytesPerSecond, w.cfg.BasePause})
 			if err == nil {
 				w.metrics.Bases.Add(1)
 				w.metrics.BaseBytes.Add(m.Bytes)

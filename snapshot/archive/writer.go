@@ -45,6 +45,14 @@ type Config struct {
 	BaseInterval       time.Duration // Between two bases; BaseIntervalDefault.
 	BaseBytesPerSecond int64         // Of a base on its way; 0: as fast as it goes.
 
+	// BasePause is how long a base waits after each of its pieces: members let it
+	// follow what their disk takes for a write, so that a base gives way. Nil: not.
+	BasePause func() time.Duration
+
+	// Fenced says that the member looks for epochs: whoever takes one later reads
+	// that from the lease.
+	Fenced bool
+
 	// Reluctant members take the ownership only when nobody else does: leaders are.
 	// Nil: never.
 	Reluctant func() bool
@@ -137,7 +145,7 @@ func NewWriter(cfg Config) (*Writer, error) {
 		return nil, err
 	}
 	w := &Writer{cfg: cfg, at: place{cfg.Cluster, cfg.History.Timeline}, sealer: s, archive: &Archive{store: cfg.Store, cluster: cfg.Cluster}}
-	w.lease = &lease{store: cfg.Store, name: w.archive.path(ownerName), member: cfg.Member, ttl: leaseTTL, clock: cfg.Clock}
+	w.lease = &lease{store: cfg.Store, name: w.archive.path(ownerName), member: cfg.Member, ttl: leaseTTL, clock: cfg.Clock, fenced: cfg.Fenced}
 	w.mu.progress, w.mu.wanted = make(chan struct{}), make(chan struct{}, 1)
 	return w, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-db/holdfast/raftnode/wal"
 	"github.com/holdfast-db/holdfast/snapshot"
+	"github.com/holdfast-db/holdfast/snapshot/archive"
 )
 
 // ApplyConfig is what Apply stands on.
@@ -18,6 +19,11 @@ type ApplyConfig struct {
 	// AcceptLoss is the ID of the plan, where it may lose something: whoever read it
 	// knows it.
 	AcceptLoss string
+	// Archive is that of the plan's Fence. NoEpoch leaves the epoch out, where the
+	// archive is lost as well: then it keeps nobody from answering.
+	Archive *archive.Archive
+	NoEpoch bool
+	By      string // Who applies, for people.
 	// Step is called after each step, once it is durable. An error of it ends
 	// Apply there, as a crash would.
 	Step func(name string) error
@@ -51,6 +57,9 @@ func (p *Plan) check(accepted string) (*snapshot.Plan, error) {
 	}
 	if id != p.ID {
 		return nil, fmt.Errorf("the plan says that its ID is %s, by its contents it is %s: %w", p.ID, id, ErrDocument)
+	}
+	if p.Running {
+		return nil, fmt.Errorf("member %s ran when plan %s was made: freeze it with `holdfastctl recover collect --freeze %s`, and plan again: %w", p.Member, p.ID, p.Source.DataDir, ErrStale)
 	}
 	if p.Loss.Possible && accepted != p.ID {
 		return nil, fmt.Errorf("plan %s: %w: read it, then accept that with --accept-loss %s", p.ID, ErrLoss, p.ID)
@@ -157,6 +166,9 @@ func (a *applier) build(ctx context.Context) error {
 		return err
 	}
 	if err := a.unchanged(ctx); err != nil {
+		return err
+	}
+	if err := a.takeEpoch(ctx); err != nil {
 		return err
 	}
 	err := snapshot.Rebuild(ctx, a.restoreConfig(), a.source(), wal.Mark(a.plan.Keep),

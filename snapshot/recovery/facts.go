@@ -19,6 +19,10 @@ type Facts struct {
 type Member struct {
 	Source
 	Collected time.Time `json:"collected"`
+	// Running says that the member ran, and was asked itself: nothing was verified,
+	// and the state is what it had applied. Leader is whom it follows.
+	Running bool `json:"running,omitempty"`
+	Leader  ID   `json:"leader,omitempty"`
 
 	ID          ID             `json:"id"`
 	Name        string         `json:"name,omitempty"`

@@ -34,6 +34,11 @@ type Ask struct {
 	Now   time.Time
 	// Archive is one more witness. Nil: there is none.
 	Archive Witness
+	// ArchiveURL is where Apply takes an epoch; empty: nowhere. NewestEpoch is the one
+	// that is there, 0 for none; with Supersede that is not another's.
+	ArchiveURL  string
+	NewestEpoch ident.Timeline
+	Supersede   bool
 }
 
 // Witness knows of committed entries from elsewhere than a member's disk, as an
@@ -72,6 +77,9 @@ type Plan struct {
 	Uncertain []Entry     `json:"uncertain,omitempty"`
 	Loss      Loss        `json:"loss"`
 
+	Running bool   `json:"running,omitempty"` // The source ran when it was looked at: nothing is applied.
+	Fence   *Fence `json:"fence,omitempty"`   // Absent: no epoch is taken.
+
 	Bump    int64             `json:"bump,omitempty"` // What the revision is raised by.
 	At      Mark              `json:"at"`             // Where the new cluster's log goes on.
 	Members []snapshot.Target `json:"members"`
@@ -101,10 +109,13 @@ func NewPlan(f *Facts, ask Ask) (*Plan, error) {
 	s := j.source
 	end, _ := s.end()
 	p := &Plan{
-		Made: ask.Now.UTC(), Nonce: ask.Nonce, Source: s.Source, Member: s.ID, Name: s.Name,
+		Made: ask.Now.UTC(), Nonce: ask.Nonce, Source: s.Source, Member: s.ID, Name: s.Name, Running: s.Running,
 		Digest: s.State.Digest, Revision: int64(s.State.Revision),
 		OldCluster: s.Cluster, OldTimeline: s.Timeline, UUID: s.UUID, Dead: j.deadIDs(),
 		Committed: min(j.committed(), end.Index), Keep: end, Terms: j.log.Terms, At: j.above(), Members: ask.Members, Bump: ask.BumpRevision,
+	}
+	if ask.ArchiveURL != "" {
+		p.Fence = &Fence{URL: ask.ArchiveURL, Epoch: max(s.Timeline, ask.NewestEpoch) + 1}
 	}
 	for _, e := range j.log.Tail {
 		if e.Index > p.Committed {
@@ -173,6 +184,9 @@ func (p *Plan) Targets() (*snapshot.Plan, error) {
 		return nil, fmt.Errorf("a plan without a nonce would reuse IDs: %w", ErrDocument)
 	}
 	next.At, next.Term = p.At.Index, p.At.Term
+	if p.Fence != nil {
+		next.Timeline = p.Fence.Epoch
+	}
 	return next, nil
 }
 
@@ -194,9 +208,9 @@ func (j *judge) refusals() error {
 	if err := j.chooseSource(); err != nil {
 		return err
 	}
-	errs := []error{j.oneCluster(), j.fresh(), j.nameDead()}
+	errs := []error{j.oneCluster(), j.fresh(), j.nameDead(), j.running()}
 	if errors.Join(errs...) == nil {
-		errs = append(errs, j.allAccounted(), j.noQuorum(), j.witness())
+		errs = append(errs, j.allAccounted(), j.noQuorum(), j.witness(), j.fence())
 	}
 	return errors.Join(errs...)
 }

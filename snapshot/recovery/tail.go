@@ -33,6 +33,11 @@ func (c *collector) readLog(log *wal.Log, l *Log) error {
 			return err
 		}
 		entries, err := log.Entries(next, l.Last.Index+1, readBytes)
+		if err != nil && c.m.Running {
+			if ended, err := l.unsynced(log, next, err); ended {
+				return err
+			}
+		}
 		if err != nil {
 			return err
 		}

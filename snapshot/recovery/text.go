@@ -18,6 +18,9 @@ func (p *Plan) Text() (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Recovery plan %s\n\n", p.ID)
 	fmt.Fprintf(&b, "Source: member %s (%s), %s, of cluster %s on timeline %d.\n", p.Name, p.Member, p.Source.DataDir, p.OldCluster, p.OldTimeline)
+	if p.Running {
+		b.WriteString("IT RUNS, and this plan can not be applied: freeze it (recover collect --freeze), and plan again.\n")
+	}
 	if len(p.Dead) > 0 {
 		fmt.Fprintf(&b, "Given up: %s.\n", joined(p.Dead))
 	}
@@ -93,8 +96,12 @@ func (p *Plan) writeCluster(b *strings.Builder, next *snapshot.Plan) {
 	}
 	b.WriteString(`
 What lies in those places is renamed aside. Members of the old cluster that come back are refused by the new one and refuse it: IDs and
-timeline differ. Nothing but that keeps them from serving clients that still reach them: stop them, or freeze their directories.
-`)
+timeline differ. `)
+	if p.Fence == nil {
+		b.WriteString("Nothing but that keeps them from serving clients that still reach them: stop them, or freeze their directories.\n")
+		return
+	}
+	fmt.Fprintf(b, "Epoch %d in %s ends them: those that look for epochs (--archive-epoch) acknowledge nothing 10 s after it. It is taken before anything is built.\n", p.Fence.Epoch, p.Fence.URL)
 }
 
 func joined(ids []ID) string {

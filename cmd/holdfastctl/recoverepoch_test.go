@@ -1,0 +1,159 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/holdfast-db/holdfast/internal/vfs"
+	"github.com/holdfast-db/holdfast/server"
+	"github.com/holdfast-db/holdfast/server/servertest"
+	"github.com/holdfast-db/holdfast/snapshot/recovery"
+)
+
+// survivors is a cluster of three with a sync archive. The first stopped early,
+// all are stopped now.
+type survivors struct {
+	t       *testing.T
+	cluster *servertest.Cluster
+	url     string
+}
+
+func newSurvivors(t *testing.T) *survivors {
+	s := &survivors{t: t, url: "file://" + filepath.Join(t.TempDir(), "archive")}
+	s.cluster = servertest.New(t, 3, func(_ int, c *server.Config) { c.ArchiveURL, c.ArchiveMode = s.url, server.ArchiveSync })
+	s.put("early", 3)
+	// One that does not archive stops early, and so is the first.
+	members := s.cluster.Members
+	if own := owner(t, strings.TrimPrefix(s.url, "file://")); own == fmt.Sprintf("%016x", uint64(members[0].MemberID())) {
+		members[0], members[1] = members[1], members[0]
+	}
+	members[0].Stop()
+	s.put("late", 12)
+	for _, m := range s.cluster.Members[1:] {
+		m.Stop()
+	}
+	return s
+}
+
+func (s *survivors) put(prefix string, n int) {
+	s.t.Helper()
+	for i := range n {
+		if _, stderr, code := offline(s.t, "--endpoints", strings.Join(s.cluster.ClientURLs()[1:], ","), "--command-timeout", "60s", "put", fmt.Sprint(prefix, i), "value"); code != 0 {
+			s.t.Fatal(stderr)
+		}
+	}
+}
+
+func (s *survivors) dir(i int) string { return s.cluster.Members[i].Config.DataDir }
+
+// plan plans with one member; the others are dead. It returns the file.
+func (s *survivors) plan(i int, more ...string) (file, stdout, stderr string, code int) {
+	s.t.Helper()
+	folder := s.t.TempDir()
+	facts, file := filepath.Join(folder, "facts.json"), filepath.Join(folder, "plan.json")
+	if _, stderr, code := offline(s.t, "recover", "collect", "--out", facts, s.dir(i)); code != 0 {
+		s.t.Fatal(stderr)
+	}
+	stdout, stderr, code = offline(s.t, append([]string{"recover", "plan", "--out", file, "--dead", s.dead(i), facts}, more...)...)
+	return file, stdout, stderr, code
+}
+
+func (s *survivors) dead(i int) string {
+	var names []string
+	for j, m := range s.cluster.Members {
+		if j != i {
+			names = append(names, m.Config.Name)
+		}
+	}
+	return strings.Join(names, ",")
+}
+
+func (s *survivors) refused(want, stderr string, code int) {
+	s.t.Helper()
+	if code != exitFailed || !strings.Contains(stderr, want) {
+		s.t.Errorf("code %d, %s; want %q", code, stderr, want)
+	}
+}
+
+func TestTheArchiveIsAWitnessAndItsEpochHasOneWinner(t *testing.T) {
+	s := newSurvivors(t)
+	_, _, stderr, code := s.plan(0, "--archive", s.url)
+	s.refused("restore from the archive", stderr, code)
+	s.disagree()
+
+	first, stdout, stderr, code := s.plan(1, "--archive", s.url, "--archive-was-sync")
+	if code != 0 || !strings.Contains(stdout, "Nothing: each write that was acknowledged") || !strings.Contains(stdout, "Epoch 2 in "+s.url) {
+		t.Fatalf("%s%s", stdout, stderr)
+	}
+	second, stdout, stderr, code := s.plan(2, "--archive", s.url)
+	if code != 0 || !strings.Contains(stdout, "were a quorum") {
+		t.Fatalf("without the word of the operator nothing is known of the mode: %s%s", stdout, stderr)
+	}
+	if _, stderr, code := offline(t, "recover", "apply", first); code != 0 || !strings.Contains(stderr, "epoch 2 is ours, the fence of the old cluster is on") {
+		t.Fatalf("%d: %s", code, stderr)
+	}
+	p, err := recovery.ReadPlan(vfs.OS(), second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, stderr, code = offline(t, "recover", "apply", "--accept-loss", p.ID, second)
+	s.refused("another operator has recovered this cluster", stderr, code)
+	_, _, stderr, code = s.plan(2, "--archive", s.url)
+	s.refused("--supersede-epoch", stderr, code)
+	if _, stdout, _, code := s.plan(2, "--archive", s.url, "--supersede-epoch"); code != 0 || !strings.Contains(stdout, "Epoch 3 in ") {
+		t.Errorf("superseded: %s", stdout)
+	}
+	if _, stderr, code := offline(t, "recover", "apply", first); code != 0 {
+		t.Errorf("the first again: %s", stderr)
+	}
+	s.oldSideIsSilent()
+}
+
+// disagree gives a member another digest than the archive has.
+func (s *survivors) disagree() {
+	s.t.Helper()
+	m, err := recovery.Collect(s.t.Context(), (&ctl{err: os.Stderr}).recovery(), recovery.Source{DataDir: s.dir(1)})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	m.State.Digest = strings.Repeat("0", len(m.State.Digest))
+	text, err := recovery.EncodeFacts(&recovery.Facts{Members: []recovery.Member{*m}})
+	file := filepath.Join(s.t.TempDir(), "facts.json")
+	if err == nil {
+		err = os.WriteFile(file, text, 0o600)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_, stderr, code := offline(s.t, "recover", "plan", "--dead", s.dead(1), "--archive", s.url, file)
+	s.refused("the archive is right, restore from it", stderr, code)
+}
+
+// oldSideIsSilent starts the two that were given up: they are a quorum, and
+// reach the archive.
+func (s *survivors) oldSideIsSilent() {
+	s.t.Helper()
+	if _, stderr, code := offline(s.t, "recover", "thaw", s.dir(2)); code != 0 {
+		s.t.Fatal(stderr)
+	}
+	for _, i := range []int{0, 2} {
+		s.cluster.Members[i].Start()
+	}
+	for _, i := range []int{0, 2} {
+		s.cluster.Members[i].WaitReady()
+		for _, args := range [][]string{{"put", "a", "b"}, {"get", "a"}} {
+			_, stderr, code := offline(s.t, append([]string{"--endpoints", s.cluster.Members[i].Config.ListenClientURLs[0], "--command-timeout", "2s"}, args...)...)
+			if code == 0 {
+				s.t.Errorf("%s of the old side answers %q", s.cluster.Members[i].Config.Name, args)
+			}
+			s.t.Logf("%q: %s", args, stderr)
+		}
+		stdout, _, _ := offline(s.t, "--endpoints", s.cluster.Members[i].Config.ListenClientURLs[0], "endpoint", "status", "-w", "json")
+		if !strings.Contains(stdout, "given up") {
+			s.t.Errorf("its status does not say why: %s", stdout)
+		}
+	}
+}

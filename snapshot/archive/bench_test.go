@@ -1,0 +1,201 @@
+package archive
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/task"
+	"github.com/holdfast-db/holdfast/internal/vfs"
+	"github.com/holdfast-db/holdfast/mvcc"
+	"github.com/holdfast-db/holdfast/snapshot/blobstore"
+)
+
+// newBusyCluster is a cluster whose store is set up as a member's is.
+func newBusyCluster(b *testing.B) *cluster {
+	b.Helper()
+	s, err := mvcc.Create(mvcc.Config{FS: vfs.OS(), Dir: b.TempDir(), Clock: clock.Real(), Logger: hclog.NewNullLogger()}, testIdentity)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.Close() })
+	c := &cluster{t: b, store: s}
+	c.begin()
+	return c
+}
+
+// put puts n keys, a hundred in an entry, as they come under load.
+func (c *cluster) put(n, valueBytes int) {
+	c.t.Helper()
+	value := make([]byte, valueBytes)
+	x := uint64(1)
+	for i := 0; i < n; {
+		c.index++
+		e := c.store.Begin(c.index, c.term, int64(c.index)*1_000_000)
+		for range 100 {
+			for j := range value {
+				x = x*6364136223846793005 + 1442695040888963407
+				value[j] = byte(x >> 56)
+			}
+			tx := e.Tx()
+			if _, err := tx.Put(mvcc.PutArgs{Key: fmt.Appendf(nil, "/registry/pods/%016d", i), Value: value}); err != nil {
+				c.t.Fatal(err)
+			}
+			tx.Commit()
+			i++
+		}
+		c.commit(e)
+	}
+}
+
+// compactAll leaves everything in base.
+func (c *cluster) compactAll() {
+	c.t.Helper()
+	c.index++
+	e := c.store.Begin(c.index, c.term, int64(c.index)*1_000_000)
+	tx := e.Tx()
+	if err := tx.Compact(c.store.Head()); err != nil {
+		c.t.Fatal(err)
+	}
+	tx.Commit()
+	c.commit(e)
+	if err := c.store.WaitMerged(context.Background()); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// shipped archives what there is and then what more does.
+func (c *cluster) shipped(b *testing.B, more func()) *Archive {
+	b.Helper()
+	store := newMemStore()
+	based := store.on("put", manifestName)
+	w, stop := start(b, c.config(store, &alarms{}))
+	<-based
+	more()
+	c.wait(w)
+	for !strings.Contains(strings.Join(store.names(), " "), manifestName) {
+		runtime.Gosched()
+	}
+	stop()
+	// On a disk: what memory a restore takes shall be its own.
+	folder, err := blobstore.Open(b.Context(), "file://"+b.TempDir(), blobstore.Config{})
+	for _, name := range store.names() {
+		if err == nil {
+			_, err = folder.Put(b.Context(), name, store.objects[name], blobstore.Condition{})
+		}
+	}
+	var a *Archive
+	if err == nil {
+		b.Cleanup(func() { folder.Close() })
+		a, err = Open(b.Context(), folder, UUID{}, nil)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	return a
+}
+
+// restoreLatest makes a store of the newest point, as a drill does, and returns
+// by how much the heap grew at most.
+func restoreLatest(b *testing.B, a *Archive) (heapBytes uint64) {
+	b.Helper()
+	p, err := a.Plan(b.Context(), 0, Target{kind: toLatest, text: "latest"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	dir := filepath.Join(b.TempDir(), "state")
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	before := m.HeapInuse
+	var most atomic.Uint64
+	watch := task.New(b.Context())
+	watch.Go("heap", func(ctx context.Context) error {
+		for {
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			most.Store(max(most.Load(), m.HeapInuse))
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	})
+	err = a.restoreInto(b.Context(), mvcc.Config{FS: vfs.OS(), Dir: dir, Clock: clock.Real(), Logger: hclog.NewNullLogger()},
+		mvcc.Identity{Cluster: p.Base.ClusterID, Timeline: p.Timeline}, p)
+	watch.Stop()
+	if err := watch.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		b.Fatal(err)
+	}
+	return max(most.Load(), before) - before
+}
+
+// How many records a second does a restore take in from the archived log?
+func BenchmarkReplay(b *testing.B) {
+	for _, size := range []struct{ bytes, records int }{{128, 400_000}, {1024, 100_000}} {
+		b.Run(fmt.Sprintf("value=%d", size.bytes), func(b *testing.B) {
+			c := newBusyCluster(b)
+			a := c.shipped(b, func() { c.put(size.records, size.bytes) })
+			var heap uint64
+			n := 0
+			for b.Loop() {
+				heap = max(heap, restoreLatest(b, a))
+				n += size.records
+			}
+			b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "records/s")
+			b.ReportMetric(float64(heap)/(1<<20), "MiB-heap")
+		})
+	}
+}
+
+// How fast is a base restored, against writing as many bytes to the same disk?
+func BenchmarkRestoreOfABase(b *testing.B) {
+	const keys, valueBytes = 400_000, 512
+	c := newBusyCluster(b)
+	c.put(keys, valueBytes)
+	c.compactAll()
+	a := c.shipped(b, func() {})
+	const content = int64(keys * (valueBytes + 31))
+	b.Run("raw write", func(b *testing.B) {
+		b.SetBytes(content)
+		block := make([]byte, 1<<20)
+		for b.Loop() {
+			f, err := os.Create(filepath.Join(b.TempDir(), "raw"))
+			for left := content; err == nil && left > 0; left -= int64(len(block)) {
+				_, err = f.Write(block[:min(left, int64(len(block)))])
+			}
+			if err == nil {
+				err = f.Sync()
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+			f.Close()
+			os.Remove(f.Name())
+		}
+	})
+	b.Run("restore", func(b *testing.B) {
+		b.SetBytes(content)
+		var heap uint64
+		for b.Loop() {
+			heap = max(heap, restoreLatest(b, a))
+		}
+		b.ReportMetric(float64(heap)/(1<<20), "MiB-heap")
+	})
+}
