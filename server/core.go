@@ -15,6 +15,7 @@ import (
 
 	"github.com/holdfast-db/holdfast/internal/datadir"
 	"github.com/holdfast-db/holdfast/mvcc/watch"
+	"github.com/holdfast-db/holdfast/pki"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/raftnode"
 	"github.com/holdfast-db/holdfast/raftnode/transport"
@@ -44,6 +45,8 @@ type core struct {
 	keeper     *keeper.Keeper
 	leaderless *leaderless
 	calls      *calls
+	metrics    *metrics
+	shown      []*pki.Reloader // Certificates of this member. Set before anybody is served.
 	hub        *watch.Hub
 	fenced     atomic.Bool // This member's state is known to be wrong: it answers nothing any more.
 	scrubs     scrubbing
@@ -79,7 +82,22 @@ func (c *core) fill(h *pb.ResponseHeader) {
 // linearize waits until this member's state is at least as new as anything
 // acknowledged before the call.
 func (c *core) linearize(ctx context.Context) error {
-	return c.node.ReadIndex(ctx)
+	start := c.cfg.Clock.Mono()
+	err := c.node.ReadIndex(ctx)
+	c.metrics.readIndexed(c.cfg.Clock.Mono()-start, err)
+	return err
+}
+
+// certificateEnd is when the first of the certificates that this member shows
+// ends, in seconds; 0 when it shows none.
+func (c *core) certificateEnd() int64 {
+	first := int64(0)
+	for _, r := range c.shown {
+		if pair := r.Certificate(); pair != nil && (first == 0 || pair.Leaf.NotAfter.Unix() < first) {
+			first = pair.Leaf.NotAfter.Unix()
+		}
+	}
+	return first
 }
 
 func (c *core) random() (uint64, error) {

@@ -6,9 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/raftnode"
@@ -147,7 +144,9 @@ func (s *Server) expireLeases(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, s.timeout())
 			defer cancel()
 			_, err := s.proposeCommand(ctx, &holdfastpb.Command{Command: &holdfastpb.Command_LeaseExpire{LeaseExpire: c}})
-			if err != nil {
+			if err == nil {
+				s.metrics.expired.Add(int64(len(ids)))
+			} else {
 				s.keeper.Retry(ids)
 				s.log.Warn("could not expire leases, trying again", "count", len(ids), "error", err)
 			}
@@ -184,21 +183,6 @@ func (l *leaderless) cancelAll() {
 	for _, cancel := range l.cancels { //tidy:ordered all are canceled
 		cancel(errNoLeader)
 	}
-}
-
-// timedLog measures syncs of the Raft log.
-type timedLog struct {
-	raftnode.Log
-	clock clock.Clock
-	took  prometheus.Histogram
-}
-
-// Sync implements raftnode.Log.
-func (l *timedLog) Sync() error {
-	start := l.clock.Mono()
-	err := l.Log.Sync()
-	l.took.Observe((l.clock.Mono() - start).Seconds())
-	return err
 }
 
 // cleanUp gives back the space of generations that were replaced: at start, and

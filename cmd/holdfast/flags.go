@@ -15,14 +15,19 @@ import (
 // options is what the command line, the environment or the configuration file
 // say.
 type options struct {
-	cfg          server.Config
-	logLevel     string
-	logOutputs   string
-	logFormat    string
-	configFile   string
-	featureGates string
-	showVersion  bool
-	forceNew     bool
+	cfg             server.Config
+	logLevel        string
+	logOutputs      []string
+	logFormat       string
+	rotateLogs      bool
+	rotationConfig  string
+	configFile      string
+	metrics         string
+	lockMemory      bool
+	defragMegabytes int64
+	featureGates    string
+	showVersion     bool
+	forceNew        bool
 	failpoints
 
 	warnings []warning // For the log, once there is one.
@@ -162,6 +167,9 @@ func lookup(environ []string, name string) (string, bool) {
 	return "", false
 }
 
+// defragMegabytesMax is more than any store has.
+const defragMegabytesMax = 1 << 20
+
 // judge refuses what the table refuses, notes what has no effect, and reads
 // the settings that have a grammar of their own.
 func (o *options) judge(fs *flag.FlagSet, given map[string]bool) error {
@@ -180,20 +188,16 @@ func (o *options) judge(fs *flag.FlagSet, given map[string]bool) error {
 			o.warn("setting has no effect", "flag", r.name, "why", r.why)
 		}
 	}
+	if o.defragMegabytes < 0 || o.defragMegabytes > defragMegabytesMax {
+		return wrongSetting("--bootstrap-defrag-threshold-megabytes is %d: use 0 to %d", o.defragMegabytes, defragMegabytesMax)
+	}
+	o.cfg.DefragmentAtStart = o.defragMegabytes << 20
+	switch o.metrics {
+	case "basic", "":
+	case "extensive":
+		o.cfg.ExtensiveMetrics = true
+	default:
+		return wrongSetting("--metrics is %q: use basic or extensive", o.metrics)
+	}
 	return o.judgeFeatures()
-}
-
-// logOutput opens where logs go.
-func (o *options) logOutput() (io.Writer, error) {
-	switch o.logOutputs {
-	case "stderr", "default", "":
-		return os.Stderr, nil
-	case "stdout":
-		return os.Stdout, nil
-	}
-	f, err := os.OpenFile(o.logOutputs, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("--log-outputs: %w", err)
-	}
-	return f, nil
 }

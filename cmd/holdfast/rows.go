@@ -13,7 +13,7 @@ func memberRows() []row {
 		{name: "election-timeout", kind: isMillis, initial: "1000", says: "time without a leader until an election; at least five heartbeats", state: done, at: func(o *options) any { return &o.cfg.ElectionTimeout }, example: "2000"},
 		{name: "quota-backend-bytes", kind: isNumber, says: "bytes that the store may reach before writes are refused; 0: 2 GiB; negative: no quota", state: done, at: func(o *options) any { return &o.cfg.QuotaBytes }, example: "1000000"},
 		{name: "snapshot-catchup-entries", kind: isNumber, initial: "5000", says: "entries of the log that are kept for slow members", state: done, at: func(o *options) any { return &o.cfg.SnapshotCatchUpEntries }, example: "10"},
-		{name: "socket-reuse-port", kind: isSwitch, says: "let other processes listen on the same ports", state: later, example: "true"},
+		{name: "socket-reuse-port", kind: isSwitch, says: "let other processes listen on the same ports", state: done, at: func(o *options) any { return &o.cfg.SocketReusePort }, example: "true"},
 		{name: "socket-reuse-address", kind: isSwitch, says: "listen on an address in TIME_WAIT", state: accepted, why: "listeners always may", example: "true"},
 		{name: "snapshot-count", kind: isNumber, initial: "10000", says: "entries between two snapshots", state: accepted, why: "checkpoints follow the bytes and the time since the last one", example: "1"},
 		{name: "max-snapshots", kind: isNumber, initial: "5", says: "snapshot files to keep", state: accepted, why: "a state in force is kept, and nothing that it replaced", example: "1"},
@@ -24,8 +24,8 @@ func memberRows() []row {
 		{name: "initial-election-tick-advance", kind: isSwitch, initial: "true", says: "shorten the first election timeout", state: accepted, why: "a member that is alone campaigns at once, others wait for the leader they may have", example: "false"},
 		{name: "raft-read-timeout", kind: isDuration, initial: "5s", says: "time for one read on a connection of members", state: accepted, why: "members ask on each connection whether it lives", example: "6s"},
 		{name: "raft-write-timeout", kind: isDuration, initial: "5s", says: "time for one write on a connection of members", state: accepted, why: "as for raft-read-timeout", example: "6s"},
-		{name: "memory-mlock", kind: isSwitch, says: "keep the memory of this process from being swapped out", state: later, example: "true"},
-		{name: "bootstrap-defrag-threshold-megabytes", kind: isNumber, says: "defragment at start where that frees as much; 0: never", state: later, example: "1"},
+		{name: "memory-mlock", kind: isSwitch, says: "keep the memory of this process from being swapped out", state: done, at: func(o *options) any { return &o.lockMemory }, example: "true"},
+		{name: "bootstrap-defrag-threshold-megabytes", kind: isNumber, says: "defragment at start where that frees as much; 0: never", state: done, at: func(o *options) any { return &o.defragMegabytes }, example: "1"},
 	}
 }
 
@@ -52,8 +52,8 @@ func discoveryRows() []row {
 		return row{name: name, kind: k, initial: initial, says: says, state: refused, why: instead, example: example}
 	}
 	return []row{
-		{name: "discovery-srv", kind: isText, says: "domain whose SRV records name the first members", state: later, example: "example.com"},
-		{name: "discovery-srv-name", kind: isText, says: "suffix of the service in these records", state: later, example: "x"},
+		{name: "discovery-srv", kind: isText, says: "domain whose SRV records name the first members", state: done, at: func(o *options) any { return &o.cfg.DiscoverySRV }, example: "example.com"},
+		{name: "discovery-srv-name", kind: isText, says: "suffix of the service in these records", state: done, at: func(o *options) any { return &o.cfg.DiscoverySRVName }, example: "x"},
 		service("discovery-endpoints", isList, "", "endpoints of a discovery service", "h:1"),
 		service("discovery-token", isText, "", "token of the cluster at the discovery service", "t"),
 		service("discovery-dial-timeout", isDuration, "2s", "time to reach the discovery service", "1s"),
@@ -85,7 +85,7 @@ func requestRows() []row {
 		{name: "compaction-sleep-interval", kind: isDuration, says: "pause between two of these", state: accepted, why: "as for compaction-batch-limit", example: "1s"},
 		{name: "watch-progress-notify-interval", kind: isDuration, says: "time between progress notices on idle watches; 0: 10m", state: done, at: func(o *options) any { return &o.cfg.WatchProgressInterval }, example: "1s"},
 		{name: "warning-unary-request-duration", kind: isDuration, initial: "300ms", says: "log requests that take longer", state: done, at: func(o *options) any { return &o.cfg.SlowRequest }, example: "1s"},
-		{name: "warning-apply-duration", kind: isDuration, initial: "100ms", says: "log entries that take longer to apply", state: later, example: "1s"},
+		{name: "warning-apply-duration", kind: isDuration, initial: "100ms", says: "log entries that take longer to apply", state: done, at: func(o *options) any { return &o.cfg.SlowApply }, example: "1s"},
 	}
 }
 
@@ -96,19 +96,19 @@ func securityRows() []row {
 		{name: "client-key-file", kind: isText, says: "key file of that certificate", state: done, at: func(o *options) any { return &o.cfg.ClientTLS.ClientKeyFile }, example: "f"},
 		{name: "peer-client-cert-file", kind: isText, says: "certificate file for dialing other members, in place of peer-cert-file", state: done, at: func(o *options) any { return &o.cfg.PeerTLS.ClientCertFile }, example: "f"},
 		{name: "peer-client-key-file", kind: isText, says: "key file of that certificate", state: done, at: func(o *options) any { return &o.cfg.PeerTLS.ClientKeyFile }, example: "f"},
-		{name: "auto-tls", kind: isSwitch, says: "make a certificate for clients where none is given", state: later, example: "true"},
-		{name: "peer-auto-tls", kind: isSwitch, says: "make a certificate for other members where none is given", state: later, example: "true"},
-		{name: "self-signed-cert-validity", kind: isNumber, initial: "1", says: "years that such a certificate is valid", state: later, example: "2"},
-		{name: "client-crl-file", kind: isText, says: "file with revoked certificates of clients", state: later, example: "f"},
-		{name: "peer-crl-file", kind: isText, says: "file with revoked certificates of members", state: later, example: "f"},
-		{name: "client-cert-allowed-cn", kind: isList, says: "common names that certificates of clients may have", state: later, example: "a", ours: true},
-		{name: "client-cert-allowed-hostname", kind: isList, says: "host names, one of which a certificate of a client must be for", state: later, example: "h"},
-		{name: "peer-cert-allowed-cn", kind: isList, says: "common names that certificates of members may have", state: later, example: "a"},
-		{name: "peer-cert-allowed-hostname", kind: isList, says: "host names, one of which a certificate of a member must be for", state: later, example: "h"},
+		{name: "auto-tls", kind: isSwitch, says: "make a certificate for clients where none is given", state: done, at: func(o *options) any { return &o.cfg.ClientTLS.Auto }, example: "true"},
+		{name: "peer-auto-tls", kind: isSwitch, says: "make a certificate for other members where none is given", state: done, at: func(o *options) any { return &o.cfg.PeerTLS.Auto }, example: "true"},
+		{name: "self-signed-cert-validity", kind: isNumber, initial: "1", says: "years that such a certificate is valid", state: done, at: func(o *options) any { return &o.cfg.SelfSignedYears }, example: "2"},
+		{name: "client-crl-file", kind: isText, says: "file with revoked certificates of clients", state: done, at: func(o *options) any { return &o.cfg.ClientTLS.CRLFile }, example: "f"},
+		{name: "peer-crl-file", kind: isText, says: "file with revoked certificates of members", state: done, at: func(o *options) any { return &o.cfg.PeerTLS.CRLFile }, example: "f"},
+		{name: "client-cert-allowed-cn", kind: isList, says: "common names that certificates of clients may have", state: done, at: func(o *options) any { return &o.cfg.ClientTLS.AllowedNames }, example: "a", ours: true},
+		{name: "client-cert-allowed-hostname", kind: isList, says: "host names, one of which a certificate of a client must be for", state: done, at: func(o *options) any { return &o.cfg.ClientTLS.AllowedHosts }, example: "h"},
+		{name: "peer-cert-allowed-cn", kind: isList, says: "common names that certificates of members may have", state: done, at: func(o *options) any { return &o.cfg.PeerTLS.AllowedNames }, example: "a"},
+		{name: "peer-cert-allowed-hostname", kind: isList, says: "host names, one of which a certificate of a member must be for", state: done, at: func(o *options) any { return &o.cfg.PeerTLS.AllowedHosts }, example: "h"},
 		{name: "peer-skip-client-san-verification", kind: isSwitch, says: "do not compare the address that a member comes from with its certificate", state: accepted, why: "it is never compared: behind address translation it is another one, and members say in each handshake who they are", example: "true"},
-		{name: "cipher-suites", kind: isList, says: "cipher suites of TLS 1.2; left out: those of Go", state: later, example: "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"},
-		{name: "tls-min-version", kind: isText, initial: "TLS1.2", says: "oldest TLS that is spoken: TLS1.2 or TLS1.3", state: later, example: "TLS1.3"},
-		{name: "tls-max-version", kind: isText, says: "newest TLS that is spoken; left out: the newest of Go", state: later, example: "TLS1.2"},
+		{name: "cipher-suites", kind: isList, says: "cipher suites of TLS 1.2; left out: those of Go", state: done, at: func(o *options) any { return &o.cfg.CipherSuites }, example: "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"},
+		{name: "tls-min-version", kind: isText, initial: "TLS1.2", says: "oldest TLS that is spoken: TLS1.2 or TLS1.3", state: done, at: func(o *options) any { return &o.cfg.TLSMinVersion }, example: "TLS1.3"},
+		{name: "tls-max-version", kind: isText, says: "newest TLS that is spoken; left out: the newest of Go", state: done, at: func(o *options) any { return &o.cfg.TLSMaxVersion }, example: "TLS1.2"},
 	}...)
 }
 
@@ -137,7 +137,7 @@ func authRows() []row {
 
 func httpRows() []row {
 	return []row{
-		{name: "listen-client-http-urls", kind: isList, says: "URLs that answer plain HTTP; those of listen-client-urls answer gRPC alone then", state: later, example: "http://localhost:1"},
+		{name: "listen-client-http-urls", kind: isList, says: "URLs that answer plain HTTP; those of listen-client-urls answer gRPC alone then", state: done, at: func(o *options) any { return &o.cfg.ListenClientHTTPURLs }, example: "http://localhost:1"},
 		{name: "listen-metrics-urls", kind: isList, says: "more URLs that answer /metrics and /health", state: done, at: func(o *options) any { return &o.cfg.ListenMetricsURLs }, example: "http://localhost:1"},
 		{name: "enable-grpc-gateway", kind: isSwitch, initial: "true", says: "answer JSON on /v3", state: later, example: "false"},
 		{name: "cors", kind: isList, initial: "*", says: "origins whose pages may call", state: later, example: "https://h"},
@@ -148,23 +148,23 @@ func httpRows() []row {
 func monitoringRows() []row {
 	return []row{
 		{name: "enable-pprof", kind: isSwitch, says: "serve /debug/pprof on the client URLs", state: done, at: func(o *options) any { return &o.cfg.EnablePprof }, example: "true"},
-		{name: "metrics", kind: isText, initial: "basic", says: "metrics to tell: basic, or extensive with the times of all calls", state: later, example: "extensive"},
-		{name: "enable-distributed-tracing", kind: isSwitch, says: "send traces of calls to a collector", state: later, example: "true"},
-		{name: "distributed-tracing-address", kind: isText, initial: "localhost:4317", says: "address of that collector, which speaks OTLP over gRPC", state: later, example: "h:1"},
-		{name: "distributed-tracing-service-name", kind: isText, initial: "etcd", says: "name of the service in traces, equal on all members", state: later, example: "s"},
-		{name: "distributed-tracing-instance-id", kind: isText, says: "name of this member in traces", state: later, example: "i"},
-		{name: "distributed-tracing-sampling-rate", kind: isNumber, says: "traces to begin here, of a million calls; those begun by clients come beside", state: later, example: "1"},
+		{name: "metrics", kind: isText, initial: "basic", says: "metrics to tell: basic, or extensive with the times of all calls", state: done, at: func(o *options) any { return &o.metrics }, example: "extensive"},
+		{name: "enable-distributed-tracing", kind: isSwitch, says: "send traces of calls to a collector", state: done, at: func(o *options) any { return &o.cfg.Tracing.Enabled }, example: "true"},
+		{name: "distributed-tracing-address", kind: isText, initial: "localhost:4317", says: "address of that collector, which speaks OTLP over gRPC", state: done, at: func(o *options) any { return &o.cfg.Tracing.Address }, example: "h:1"},
+		{name: "distributed-tracing-service-name", kind: isText, initial: "etcd", says: "name of the service in traces, equal on all members", state: done, at: func(o *options) any { return &o.cfg.Tracing.Service }, example: "s"},
+		{name: "distributed-tracing-instance-id", kind: isText, says: "name of this member in traces", state: done, at: func(o *options) any { return &o.cfg.Tracing.Instance }, example: "i"},
+		{name: "distributed-tracing-sampling-rate", kind: isNumber, says: "traces to begin here, of a million calls; those begun by clients come beside", state: done, at: func(o *options) any { return &o.cfg.Tracing.PerMillion }, example: "1"},
 	}
 }
 
 func loggingRows() []row {
 	return []row{
 		{name: "logger", kind: isText, initial: "zap", says: "who writes the log", state: refused, why: "there is one logger, and its lines look like zap's", example: "capnslog"},
-		{name: "log-level", kind: isText, initial: "info", says: "debug, info, warn or error", state: done, at: func(o *options) any { return &o.logLevel }, example: "warn"},
+		{name: "log-level", kind: isText, initial: "info", says: "debug, info, warn or error; SIGUSR1 changes to debug and back", state: done, at: func(o *options) any { return &o.logLevel }, example: "warn"},
 		{name: "log-format", kind: isText, initial: "json", says: "json, or console for people", state: done, at: func(o *options) any { return &o.logFormat }, example: "console"},
-		{name: "log-outputs", kind: isText, initial: "default", says: "where logs go: stderr, stdout or a file", state: done, at: func(o *options) any { return &o.logOutputs }, example: "stdout"},
-		{name: "enable-log-rotation", kind: isSwitch, says: "begin a new log file when one is full", state: later, example: "true"},
-		{name: "log-rotation-config-json", kind: isText, initial: `{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}`, says: "when that is: megabytes, days, files kept, local time in their names, gzip", state: later, example: "{}"},
+		{name: "log-outputs", kind: isList, initial: "default", says: "where logs go: default (stderr), stderr, stdout and files", state: done, at: func(o *options) any { return &o.logOutputs }, example: "stdout"},
+		{name: "enable-log-rotation", kind: isSwitch, says: "begin a new log file when one is full", state: done, at: func(o *options) any { return &o.rotateLogs }, example: "true"},
+		{name: "log-rotation-config-json", kind: isText, initial: `{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}`, says: "when that is: megabytes, days, files kept, local time in their names, gzip", state: done, at: func(o *options) any { return &o.rotationConfig }, example: "{}"},
 	}
 }
 
