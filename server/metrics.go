@@ -185,7 +185,7 @@ var (
 	peerFailures = prometheus.NewDesc("etcd_network_peer_sent_failures_total", "Messages to another member that were dropped.", toPeer, nil)
 	peerBroken   = prometheus.NewDesc("etcd_network_peer_received_failures_total", "Streams of another member that ended with an error.", fromPeer, nil)
 	peerActive   = prometheus.NewDesc("etcd_network_active_peers", "1 while there is a connection to another member.", []string{"Local", "Remote"}, nil)
-	peerKnown    = prometheus.NewDesc("etcd_network_known_peers", "1 for each other member.", []string{"Local", "Remote"}, nil)
+	peerKnown    = prometheus.NewDesc("etcd_network_known_peers", "1 for each member.", []string{"Local", "Remote"}, nil)
 	snapSent     = prometheus.NewDesc("etcd_network_snapshot_send_success", "Snapshots sent to another member.", toPeer, nil)
 	snapFailed   = prometheus.NewDesc("etcd_network_snapshot_send_failures", "Snapshots to another member that failed.", toPeer, nil)
 )
@@ -200,6 +200,7 @@ func (p *peerCollector) Describe(out chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (p *peerCollector) Collect(out chan<- prometheus.Metric) {
 	local := p.core.id.Member.String()
+	out <- prometheus.MustNewConstMetric(peerKnown, prometheus.GaugeValue, 1, local, local) // As etcd.
 	for _, s := range p.core.transport.Stats() {
 		id := s.ID.String()
 		count := func(d *prometheus.Desc, n uint64) {

@@ -48,7 +48,7 @@ func TestTracesOfCallsReachTheCollector(t *testing.T) {
 	collector.RegisterTraceServiceServer(g, got)
 	go g.Serve(l)
 	t.Cleanup(g.Stop)
-	for rate, want := range map[int]string{0: "", 1_000_000: "service.name=etcd service.instance.id=m0"} {
+	for rate, want := range map[int]string{0: "", 1_000_000: "service.instance.id=m0 service.name=etcd"} {
 		c := servertest.New(t, 1, func(_ int, c *server.Config) {
 			c.Tracing = server.Tracing{Enabled: true, Address: l.Addr().String(), Instance: "m0", PerMillion: rate}
 		})

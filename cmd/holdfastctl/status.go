@@ -107,8 +107,13 @@ its client URL does not answer HTTP, and for servers that are not holdfast.
 // clusterStatus asks for the members, then each of them.
 func (c *ctl) clusterStatus(ctx context.Context) (*clusterStatus, error) {
 	list, err := ask(ctx, c, func(ctx context.Context, cl *client.Client) (*pb.MemberListResponse, error) {
-		return cl.MemberList(ctx, false) // Also when there is no quorum.
+		return cl.MemberList(ctx, true)
 	})
+	if err != nil { // There may be no quorum. Then the page says so.
+		list, err = ask(ctx, c, func(ctx context.Context, cl *client.Client) (*pb.MemberListResponse, error) {
+			return cl.MemberList(ctx, false)
+		})
+	}
 	if err != nil {
 		return nil, err
 	}
