@@ -81,6 +81,7 @@ type Config struct {
 	SnapshotCatchUpEntries uint64 // Entries kept for slow followers. Default 5000.
 	QuotaBytes             int64  // Default 2 GiB. Negative: no quota.
 	DefragmentAtStart      int64  // Defragment before serving where that frees as many bytes. Default: never.
+	AwayOnDefragment       bool   // Say NOT_SERVING on gRPC's health service during a defragmentation.
 	TxnOpsMax              int    // Default 128.
 	RequestBytesMax        int    // Default 1.5 MiB.
 	ConcurrentStreamsMax   uint32 // Per connection. Default: no limit.

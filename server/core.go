@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/holdfast-db/holdfast/internal/datadir"
@@ -46,7 +48,8 @@ type core struct {
 	leaderless *leaderless
 	calls      *calls
 	metrics    *metrics
-	shown      []*pki.Reloader // Certificates of this member. Set before anybody is served.
+	healths    []*health.Server // What gRPC says of this member. The same.
+	shown      []*pki.Reloader  // Certificates of this member. Set before anybody is served.
 	hub        *watch.Hub
 	fenced     atomic.Bool // This member's state is known to be wrong: it answers nothing any more.
 	scrubs     scrubbing
@@ -86,6 +89,17 @@ func (c *core) linearize(ctx context.Context) error {
 	err := c.node.ReadIndex(ctx)
 	c.metrics.readIndexed(c.cfg.Clock.Mono()-start, err)
 	return err
+}
+
+// tellServing says on gRPC's health service whether clients shall come here.
+func (c *core) tellServing(serving bool) {
+	status := healthpb.HealthCheckResponse_NOT_SERVING
+	if serving {
+		status = healthpb.HealthCheckResponse_SERVING
+	}
+	for _, h := range c.healths {
+		h.SetServingStatus("", status)
+	}
 }
 
 // certificateEnd is when the first of the certificates that this member shows

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
 	"github.com/holdfast-db/holdfast/internal/golden"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/server"
@@ -201,5 +203,32 @@ func TestHTTPHasAPortOfItsOwn(t *testing.T) {
 	}
 	if err := a.plainPut(m.Config.ListenClientHTTPURLs[0]); err == nil {
 		t.Error("the port of HTTP answers gRPC")
+	}
+}
+
+func TestAMemberIsAwayDuringADefragmentationIfAskedFor(t *testing.T) {
+	c := servertest.New(t, 1, func(_ int, c *server.Config) { c.AwayOnDefragment = true })
+	m := c.Members[0]
+	watch, err := healthpb.NewHealthClient(dial(t, m)).Watch(t.Context(), &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := func() healthpb.HealthCheckResponse_ServingStatus {
+		t.Helper()
+		r, err := watch.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Status
+	}
+	if s := said(); s != healthpb.HealthCheckResponse_SERVING {
+		t.Fatalf("before: %s", s)
+	}
+	if _, err := pb.NewMaintenanceClient(dial(t, m)).Defragment(t.Context(), &pb.DefragmentRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := healthpb.NewHealthClient(dial(t, m)).Check(t.Context(), &healthpb.HealthCheckRequest{})
+	if err != nil || r.Status != healthpb.HealthCheckResponse_SERVING {
+		t.Errorf("afterwards: %v, %v", r, err)
 	}
 }

@@ -216,7 +216,9 @@ func (s *Server) newGRPC(creds credentials.TransportCredentials) *grpc.Server {
 	pb.RegisterClusterServer(g, &clusterService{core: s.core})
 	pb.RegisterMaintenanceServer(g, &maintenanceService{core: s.core})
 	pb.RegisterAuthServer(g, pb.UnimplementedAuthServer{})
-	healthpb.RegisterHealthServer(g, health.NewServer())
+	h := health.NewServer()
+	s.healths = append(s.healths, h)
+	healthpb.RegisterHealthServer(g, h)
 	reflection.Register(g)
 	s.calls.addServices(g.GetServiceInfo())
 	return g

@@ -93,6 +93,10 @@ func (s *maintenanceService) Defragment(ctx context.Context, _ *pb.DefragmentReq
 	if err := store.WaitMerged(ctx); err != nil {
 		return nil, toWire(err)
 	}
+	if s.cfg.AwayOnDefragment {
+		s.tellServing(false)
+		defer s.tellServing(true)
+	}
 	s.metrics.defragmenting.Add(1)
 	start := s.cfg.Clock.Mono()
 	err = store.Defragment(ctx)

@@ -29,7 +29,7 @@ func features() []feature {
 		{"LeaseCheckpointPersist", false, accepted, "as for LeaseCheckpoint"},
 		{"PriorityRequest", false, accepted, "leases that end are entries like any other, and overload refuses new requests before it delays these"},
 		{"SetMemberLocalAddr", false, accepted, "the system chooses the address from which members are dialed"},
-		{"StopGRPCServiceOnDefrag", false, later, "says NOT_SERVING on the health service during defragmentation"},
+		{"StopGRPCServiceOnDefrag", false, done, "says NOT_SERVING on the health service during defragmentation"},
 		{"TxnModeWriteWithSharedBuffer", true, accepted, "transactions read where they write"},
 	}
 }
@@ -48,6 +48,7 @@ func (o *options) judgeFeatures() error {
 	if asked["LeaseCheckpointPersist"] && !asked["LeaseCheckpoint"] {
 		return wrongSetting("--feature-gates: LeaseCheckpointPersist needs LeaseCheckpoint: enable both or none")
 	}
+	o.cfg.AwayOnDefragment = asked["StopGRPCServiceOnDefrag"]
 	known := features()
 	for name, on := range asked { //tidy:ordered one of several wrong names is told
 		i := slices.IndexFunc(known, func(f feature) bool { return f.name == name })

@@ -263,3 +263,19 @@ func TestHelpIsAskedForByShortFormsToo(t *testing.T) {
 		}
 	}
 }
+
+func TestFeaturesAreReadByName(t *testing.T) {
+	o, err := parse([]string{"--feature-gates=StopGRPCServiceOnDefrag=true,FastLeaseKeepAlive=true"}, nil, io.Discard)
+	if err != nil || !o.cfg.AwayOnDefragment || len(o.warnings) > 0 {
+		t.Errorf("%v, %+v", err, o)
+	}
+	for _, f := range features() {
+		_, err := parse([]string{fmt.Sprintf("--feature-gates=LeaseCheckpoint=true,%s=%t", f.name, !f.initial)}, nil, io.Discard)
+		if (err != nil) != (f.state == later) {
+			t.Errorf("%s is %s: %v", f.name, f.state, err)
+		}
+		if _, err := parse([]string{fmt.Sprintf("--feature-gates=%s=%t", f.name, f.initial)}, nil, io.Discard); err != nil {
+			t.Errorf("%s at its default: %v", f.name, err)
+		}
+	}
+}
