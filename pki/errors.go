@@ -12,5 +12,7 @@ var (
 	ErrKeyMismatch  = errors.New("private key does not belong to the certificate")
 	ErrExpired      = errors.New("certificate has expired")
 	ErrNotYetValid  = errors.New("certificate is not valid yet")
+	ErrRevoked      = errors.New("certificate has been revoked")
+	ErrNotAllowed   = errors.New("certificate is not allowed here")
 	ErrFiles        = errors.New("incomplete TLS files")
 )

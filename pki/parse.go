@@ -11,7 +11,10 @@ import (
 	"time"
 )
 
-const certBlock = "CERTIFICATE"
+const (
+	certBlock       = "CERTIFICATE"
+	revocationBlock = "X509 CRL"
+)
 
 // parsePair checks that a certificate and a key belong together and that the
 // certificate is good now.
@@ -110,4 +113,32 @@ func parseAuthority(certPEM, keyPEM []byte) (*Authority, error) {
 		return nil, fmt.Errorf("%w: %q", ErrNotAuthority, cert.Subject.CommonName)
 	}
 	return &Authority{cert: cert, key: key}, nil
+}
+
+// parseRevoked reads the lists of a file, in PEM or DER, into serial numbers.
+func parseRevoked(data []byte, file string) (map[string]bool, error) {
+	var lists [][]byte
+	for rest := data; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type == revocationBlock {
+			lists = append(lists, block.Bytes)
+		}
+	}
+	if lists == nil {
+		lists = [][]byte{data}
+	}
+	revoked := map[string]bool{}
+	for _, der := range lists {
+		list, err := x509.ParseRevocationList(der)
+		if err != nil {
+			return nil, fmt.Errorf("%s: not a list of revoked certificates, in PEM or DER: %w", file, err)
+		}
+		for _, c := range list.RevokedCertificateEntries {
+			revoked[c.SerialNumber.String()] = true
+		}
+	}
+	return revoked, nil
 }

@@ -66,6 +66,13 @@ func (f *fixture) mustReload(files pki.Files) *pki.Reloader {
 	return r
 }
 
+func (f *fixture) mustPolicy(files pki.Files, p pki.Policy) *pki.Reloader {
+	f.t.Helper()
+	r, err := pki.NewReloader(pki.Config{FS: f.store.FS, Clock: f.clock, Logger: hclog.New(&hclog.LoggerOptions{Output: f.log}), Files: files, Policy: p})
+	f.ok(err)
+	return r
+}
+
 func parse(t *testing.T, pair *pki.Pair) *x509.Certificate {
 	t.Helper()
 	block, _ := pem.Decode(pair.Cert)
@@ -237,9 +244,26 @@ func TestAServerCertificateIsNoAuthority(t *testing.T) {
 
 // shake connects the two sides and returns the server's certificate as the
 // client saw it.
+// connection is both ends of a connection on loopback.
+func connection(t *testing.T) (a, b net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if b, err = net.Dial("tcp", l.Addr().String()); err == nil {
+		a, err = l.Accept()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, b
+}
+
 func shake(t *testing.T, serverConfig, clientConfig *tls.Config) (*x509.Certificate, error) {
 	t.Helper()
-	a, b := net.Pipe()
+	a, b := connection(t) // Not a net.Pipe: who refuses and who is refused may both be writing.
 	defer a.Close()
 	defer b.Close()
 	served := make(chan error, 1)
@@ -254,10 +278,8 @@ func shake(t *testing.T, serverConfig, clientConfig *tls.Config) (*x509.Certific
 	}()
 	c := tls.Client(b, clientConfig)
 	_, err := c.Read(make([]byte, 1)) // Under TLS 1.3 a refusal shows only here.
-	if serverErr := <-served; serverErr != nil {
-		return nil, serverErr
-	}
-	if err != nil {
+	b.Close()
+	if err := errors.Join(<-served, err); err != nil {
 		return nil, err
 	}
 	return c.ConnectionState().PeerCertificates[0], nil
@@ -301,7 +323,7 @@ func TestOptionsThatCannotBeKeptAreRefused(t *testing.T) {
 	if _, err := f.mustReload(pki.Files{CA: "certs/ca.pem"}).ServerConfig(pki.ServerOptions{}); !errors.Is(err, pki.ErrFiles) {
 		t.Errorf("a server without a certificate: %v", err)
 	}
-	config, err := r.ServerConfig(pki.ServerOptions{MinVersion: tls.VersionTLS13})
+	config, err := f.mustPolicy(files, pki.Policy{MinVersion: tls.VersionTLS13}).ServerConfig(pki.ServerOptions{})
 	f.ok(err)
 	old := f.mustReload(pki.Files{CA: "certs/ca.pem"}).ClientConfig("localhost")
 	if _, err := shake(t, config, old); err != nil {

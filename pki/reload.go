@@ -20,6 +20,7 @@ type Files struct {
 	Cert string // Own certificate, with intermediates if any. Needed by servers.
 	Key  string // Its private key.
 	CA   string // Who is trusted on the other side.
+	CRL  string // Certificates of the other side that are good no more.
 }
 
 // Config is what a Reloader stands on.
@@ -28,6 +29,7 @@ type Config struct {
 	Clock  clock.Clock
 	Logger hclog.Logger
 	Files  Files
+	Policy Policy
 }
 
 // Reloader holds the contents of Files and looks for new ones when a
@@ -43,9 +45,10 @@ type Reloader struct {
 
 // loaded is one state of the files. Never changed.
 type loaded struct {
-	raw  [3][]byte // Cert, key, CA.
-	pair *tls.Certificate
-	pool *x509.CertPool
+	raw     [4][]byte // Cert, key, CA, CRL.
+	pair    *tls.Certificate
+	pool    *x509.CertPool
+	revoked map[string]bool // By serial number, as etcd: whose list it is does not matter.
 }
 
 // NewReloader reads the files once. What is wrong with them is an error that
@@ -106,7 +109,7 @@ func (l *loaded) same(other *loaded) bool {
 func (r *Reloader) load() (*loaded, error) {
 	f := r.cfg.Files
 	l := &loaded{}
-	for i, name := range []string{f.Cert, f.Key, f.CA} {
+	for i, name := range []string{f.Cert, f.Key, f.CA, f.CRL} {
 		if name == "" {
 			continue
 		}
@@ -124,6 +127,11 @@ func (r *Reloader) load() (*loaded, error) {
 	}
 	if f.CA != "" {
 		if l.pool, err = parsePool(l.raw[2], f.CA); err != nil {
+			return nil, err
+		}
+	}
+	if f.CRL != "" {
+		if l.revoked, err = parseRevoked(l.raw[3], f.CRL); err != nil {
 			return nil, err
 		}
 	}

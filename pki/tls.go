@@ -3,15 +3,29 @@ package pki
 import (
 	"crypto/tls"
 	"fmt"
+	"slices"
 )
 
 // ServerOptions is what a server asks of its clients.
 type ServerOptions struct {
 	// ClientAuth demands client certificates. A CA among the files does so too.
-	ClientAuth   bool
+	ClientAuth bool
+}
+
+// Policy narrows which connections are good, on both sides.
+type Policy struct {
 	MinVersion   uint16   // 0 means TLS 1.2.
 	MaxVersion   uint16   // 0 means the newest.
 	CipherSuites []uint16 // For TLS 1.2; nil means those of the Go release.
+
+	// AllowedNames are the common names that certificates of the other side may
+	// have, AllowedHosts the hosts one of which they must be for. Empty: any.
+	AllowedNames []string
+	AllowedHosts []string
+
+	// Blind does not check who is dialed: where each side made its own certificate
+	// there is no authority. It keeps listeners out, not impostors.
+	Blind bool
 }
 
 // ServerConfig returns a configuration for listening. Each handshake uses the
@@ -26,9 +40,9 @@ func (r *Reloader) ServerConfig(o ServerOptions) (*tls.Config, error) {
 	}
 	base := &tls.Config{
 		Time:         r.cfg.Clock.Wall,
-		MinVersion:   max(o.MinVersion, tls.VersionTLS12),
-		MaxVersion:   o.MaxVersion,
-		CipherSuites: o.CipherSuites,
+		MinVersion:   max(r.cfg.Policy.MinVersion, tls.VersionTLS12),
+		MaxVersion:   r.cfg.Policy.MaxVersion,
+		CipherSuites: r.cfg.Policy.CipherSuites,
 		// gRPC offers h2 alone; who offers both is a tool of people and gets HTTP/1.1 (internal/frontdoor).
 		NextProtos: []string{"http/1.1", "h2"},
 		// A resumed session would be a way around a CA that was taken away.
@@ -43,6 +57,7 @@ func (r *Reloader) ServerConfig(o ServerOptions) (*tls.Config, error) {
 		c := base.Clone()
 		c.Certificates = []tls.Certificate{*now.pair}
 		c.ClientCAs = now.pool
+		c.VerifyConnection = func(cs tls.ConnectionState) error { return r.admit(now, cs) }
 		return c, nil
 	}
 	// Some callers want to see a certificate before they listen at all.
@@ -56,10 +71,14 @@ func (r *Reloader) ServerConfig(o ServerOptions) (*tls.Config, error) {
 // connection.
 func (r *Reloader) ClientConfig(serverName string) *tls.Config {
 	config := &tls.Config{
-		Time:       r.cfg.Clock.Wall,
-		MinVersion: tls.VersionTLS12,
-		ServerName: serverName,
-		RootCAs:    r.look().pool, // Nil: those of the machine.
+		Time:               r.cfg.Clock.Wall,
+		MinVersion:         max(r.cfg.Policy.MinVersion, tls.VersionTLS12),
+		MaxVersion:         r.cfg.Policy.MaxVersion,
+		CipherSuites:       r.cfg.Policy.CipherSuites,
+		ServerName:         serverName,
+		RootCAs:            r.look().pool, // Nil: those of the machine.
+		InsecureSkipVerify: r.cfg.Policy.Blind,
+		VerifyConnection:   func(cs tls.ConnectionState) error { return r.admit(r.look(), cs) },
 	}
 	if r.cfg.Files.Cert != "" {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
@@ -67,4 +86,53 @@ func (r *Reloader) ClientConfig(serverName string) *tls.Config {
 		}
 	}
 	return config
+}
+
+// admit refuses a certificate of the other side that was verified but is
+// revoked, or not among those that the policy allows.
+func (r *Reloader) admit(now *loaded, cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return nil // Nobody asked for one.
+	}
+	for _, cert := range cs.PeerCertificates {
+		if now.revoked[cert.SerialNumber.String()] {
+			return fmt.Errorf("certificate of %q, serial %x, is in %s: %w", cert.Subject.CommonName, cert.SerialNumber, r.cfg.Files.CRL, ErrRevoked)
+		}
+	}
+	leaf, p := cs.PeerCertificates[0], r.cfg.Policy
+	if len(p.AllowedNames) > 0 && !slices.Contains(p.AllowedNames, leaf.Subject.CommonName) {
+		return fmt.Errorf("certificate of %q: its common name is not among those allowed: %w", leaf.Subject.CommonName, ErrNotAllowed)
+	}
+	if len(p.AllowedHosts) > 0 && !slices.ContainsFunc(p.AllowedHosts, func(h string) bool { return leaf.VerifyHostname(h) == nil }) {
+		return fmt.Errorf("certificate of %q: it is for none of the hosts allowed: %w", leaf.Subject.CommonName, ErrNotAllowed)
+	}
+	return nil
+}
+
+// ParseVersion reads TLS1.2 or TLS1.3; "" is 0.
+func ParseVersion(s string) (uint16, error) {
+	switch s {
+	case "":
+		return 0, nil
+	case "TLS1.2":
+		return tls.VersionTLS12, nil
+	case "TLS1.3":
+		return tls.VersionTLS13, nil
+	}
+	return 0, fmt.Errorf("there is no TLS version %q: use TLS1.2 or TLS1.3", s)
+}
+
+// ParseCipherSuites reads names of cipher suites of TLS 1.2. Weak ones are taken
+// too: whoever names one has a client that knows nothing else.
+func ParseCipherSuites(names []string) ([]uint16, error) {
+	known := append(tls.CipherSuites(), tls.InsecureCipherSuites()...)
+	var ids []uint16
+	for _, name := range names {
+		i := slices.IndexFunc(known, func(c *tls.CipherSuite) bool { return c.Name == name || c.Name == name+"_SHA256" })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no cipher suite %q: use names such as TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", name)
+		}
+		ids = append(ids, known[i].ID)
+	}
+	return ids, nil
 }

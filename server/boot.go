@@ -33,7 +33,7 @@ type plan struct {
 type boot struct {
 	cfg         Config
 	dir         *datadir.Dir
-	peerDialTLS *tls.Config // Nil for cleartext.
+	peerDialTLS func() *tls.Config // Nil for cleartext.
 	random      func() (uint64, error)
 }
 
@@ -51,7 +51,7 @@ func (b *boot) identify(ctx context.Context) (id datadir.Identity, p *plan, err 
 	if !errors.Is(err, datadir.ErrEmpty) {
 		return id, nil, err
 	}
-	initial, err := parseInitialCluster(b.cfg.InitialCluster)
+	initial, err := b.initial(ctx)
 	if err != nil {
 		return id, nil, err
 	}
@@ -78,7 +78,7 @@ func (b *boot) planNew(ctx context.Context, initial map[string][]string) (*plan,
 	if !ok {
 		return nil, fmt.Errorf("%w: --name is %q, the names are %s", errNotInCluster, b.cfg.Name, strings.Join(names(initial), ", "))
 	}
-	if !sameURLs(own, b.cfg.AdvertisePeerURLs) {
+	if !sameURLs(own, b.cfg.AdvertisePeerURLs) && b.cfg.DiscoverySRV == "" { // DNS was compared by address.
 		return nil, fmt.Errorf("--initial-cluster has %s=%s but --initial-advertise-peer-urls is %s: make them equal",
 			b.cfg.Name, strings.Join(own, ","), strings.Join(b.cfg.AdvertisePeerURLs, ","))
 	}

@@ -2,27 +2,40 @@ package server
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/holdfast-db/holdfast/internal/clock"
 )
 
 // calls counts what clients call. Names and labels are those of the middleware
 // that etcd uses; that one looks its counters up for each call.
 type calls struct {
-	rows map[string]*callRow // By full method name. Filled before anybody is served, then only read.
+	took *prometheus.HistogramVec // Nil unless metrics are extensive.
+	rows map[string]*callRow      // By full method name. Filled before anybody is served, then only read.
 }
 
-func newCalls() *calls { return &calls{rows: make(map[string]*callRow)} }
+func newCalls(extensive bool) *calls {
+	c := &calls{rows: make(map[string]*callRow)}
+	if extensive {
+		c.took = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "grpc_server_handling_seconds", Help: "Time that calls took.", Buckets: prometheus.DefBuckets,
+		}, callLabels)
+	}
+	return c
+}
 
 // codesMax is the number of codes that gRPC knows.
 const codesMax = int(codes.Unauthenticated) + 1
 
 // callRow is one method.
 type callRow struct {
-	labels   [3]string // Method, service, type, as in callLabels.
+	labels   [3]string           // Method, service, type, as in callLabels.
+	took     prometheus.Observer // Nil unless metrics are extensive.
 	started  atomic.Int64
 	received atomic.Int64
 	sent     atomic.Int64
@@ -43,7 +56,11 @@ func (c *calls) addServices(services map[string]grpc.ServiceInfo) {
 		for _, m := range info.Methods {
 			name := "/" + service + "/" + m.Name
 			if c.rows[name] == nil {
-				c.rows[name] = &callRow{labels: [3]string{m.Name, service, callType(m)}}
+				r := &callRow{labels: [3]string{m.Name, service, callType(m)}}
+				if c.took != nil {
+					r.took = c.took.WithLabelValues(r.labels[:]...)
+				}
+				c.rows[name] = r
 			}
 		}
 	}
@@ -66,6 +83,20 @@ func (c *calls) begin(method string) *callRow {
 	r := c.rows[method]
 	r.started.Add(1)
 	return r
+}
+
+// start and stop measure a call, where somebody wants to know.
+func (r *callRow) start(c clock.Clock) time.Duration {
+	if r.took == nil {
+		return 0
+	}
+	return c.Mono()
+}
+
+func (r *callRow) stop(c clock.Clock, start time.Duration) {
+	if r.took != nil {
+		r.took.Observe((c.Mono() - start).Seconds())
+	}
 }
 
 func (r *callRow) end(err error) {
@@ -112,10 +143,16 @@ func (c *calls) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{callsStarted, callsReceived, callsSent, callsHandled} {
 		out <- d
 	}
+	if c.took != nil {
+		c.took.Describe(out)
+	}
 }
 
 // Collect implements prometheus.Collector.
 func (c *calls) Collect(out chan<- prometheus.Metric) {
+	if c.took != nil {
+		c.took.Collect(out)
+	}
 	send := func(d *prometheus.Desc, n *atomic.Int64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n.Load()), labels...)
 	}

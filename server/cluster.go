@@ -82,7 +82,11 @@ func (s *clusterService) MemberList(ctx context.Context, r *pb.MemberListRequest
 func (s *clusterService) MemberPromote(ctx context.Context, r *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error) {
 	id := ident.MemberID(r.ID)
 	err := s.atLeader(ctx, func(ctx context.Context) error {
-		return s.promoteHere(ctx, id)
+		err := s.promoteHere(ctx, id)
+		if !errors.Is(err, errNotLeader) { // Then another decides, and counts.
+			s.promoted(err)
+		}
+		return err
 	}, func(ctx context.Context, leader ident.MemberID) error {
 		reply, err := s.transport.Ask(ctx, leader, askPromote, binary.BigEndian.AppendUint64(nil, r.ID))
 		if err != nil {

@@ -31,6 +31,12 @@ type TLS struct {
 	ClientKeyFile  string
 	CAFile         string // Who may sign the other side.
 	ClientCertAuth bool   // Demand a certificate of the other side. Implied by CAFile when accepting.
+	CRLFile        string // Certificates of the other side that are good no more; read again when it changes.
+	// AllowedNames are the common names that certificates of the other side may
+	// have, AllowedHosts the hosts one of which they must be for. Default: any.
+	AllowedNames []string
+	AllowedHosts []string
+	Auto         bool // Make a certificate without authority where CertFile is empty.
 }
 
 // Config says how a member runs. The zero value of a field means its default.
@@ -42,15 +48,25 @@ type Config struct {
 	DataDir string // Default NAME.holdfast.
 	WALDir  string // The Raft log, if it shall lie on another disk. Default DATADIR/wal.
 
-	ListenPeerURLs      []string // Default http://localhost:2380.
-	ListenClientURLs    []string // Default http://localhost:2379.
-	ListenMetricsURLs   []string // More addresses for /metrics and /health.
-	AdvertisePeerURLs   []string // How other members reach this one. Default: the listen URLs.
-	AdvertiseClientURLs []string // How clients reach this one. Default: the listen URLs.
+	ListenPeerURLs   []string // Default http://localhost:2380.
+	ListenClientURLs []string // Default http://localhost:2379.
+	// ListenClientHTTPURLs answer plain HTTP, and ListenClientURLs gRPC alone then.
+	// Default: the latter answer both.
+	ListenClientHTTPURLs []string
+	ListenMetricsURLs    []string // More addresses for /metrics and /health.
+	AdvertisePeerURLs    []string // How other members reach this one. Default: the listen URLs.
+	AdvertiseClientURLs  []string // How clients reach this one. Default: the listen URLs.
 
 	InitialCluster      string // NAME=URL,… of all first members. Default: this one alone.
 	InitialClusterState string // StateNew or StateExisting. Ignored when there is data.
 	InitialClusterToken string // Keeps two clusters with equal URLs apart. Default "etcd-cluster", as etcd.
+
+	// DiscoverySRV is a domain whose SRV records name the first members, in place of
+	// InitialCluster: _etcd-server-ssl._tcp and _etcd-server._tcp, with a dash and
+	// DiscoverySRVName behind the service if there is one.
+	DiscoverySRV     string
+	DiscoverySRVName string
+	Resolver         Resolver // Default: the system's.
 
 	HeartbeatInterval time.Duration // Default 100 ms.
 	ElectionTimeout   time.Duration // Default 1 s; at least five heartbeats.
@@ -64,6 +80,8 @@ type Config struct {
 
 	SnapshotCatchUpEntries uint64 // Entries kept for slow followers. Default 5000.
 	QuotaBytes             int64  // Default 2 GiB. Negative: no quota.
+	DefragmentAtStart      int64  // Defragment before serving where that frees as many bytes. Default: never.
+	AwayOnDefragment       bool   // Say NOT_SERVING on gRPC's health service during a defragmentation.
 	TxnOpsMax              int    // Default 128.
 	RequestBytesMax        int    // Default 1.5 MiB.
 	ConcurrentStreamsMax   uint32 // Per connection. Default: no limit.
@@ -74,6 +92,8 @@ type Config struct {
 	AutoCompactionRetention string        // A duration or hours, or a number of revisions. "0": off.
 	WatchProgressInterval   time.Duration // Default 10 min.
 	SlowRequest             time.Duration // Longer ones are logged. Default 300 ms.
+	SlowApply               time.Duration // Batches of entries that take longer to apply are logged. Default 100 ms.
+	ExtensiveMetrics        bool          // Tell the time of each kind of call, too.
 
 	// ArchiveURL is where the continuous archive is kept: file:///folder or
 	// s3://bucket/prefix?…. Default: there is none.
@@ -97,8 +117,15 @@ type Config struct {
 	ClientTLS TLS
 	PeerTLS   TLS
 
-	SocketReuseAddress bool
-	EnablePprof        bool // /debug/pprof on the client URLs.
+	CipherSuites    []string // Of TLS 1.2, by name. Default: those of Go.
+	TLSMinVersion   string   // "TLS1.2", the default, or "TLS1.3".
+	TLSMaxVersion   string   // The same. Default: the newest of Go.
+	SelfSignedYears int      // How long a certificate of TLS.Auto is valid. Default 1.
+
+	Tracing Tracing // Default: off, which costs nothing.
+
+	SocketReusePort bool // Let other processes listen on the same ports.
+	EnablePprof     bool // /debug/pprof on the client URLs.
 
 	// ProtocolVersion is the version of etcd that clients are told. Default: the one tested against.
 	ProtocolVersion string
@@ -134,7 +161,12 @@ func (c Config) withDefaults() Config {
 	if len(c.AdvertiseClientURLs) == 0 {
 		c.AdvertiseClientURLs = c.ListenClientURLs
 	}
-	set(&c.InitialCluster, initialOf(c.Name, c.AdvertisePeerURLs))
+	if c.DiscoverySRV == "" {
+		set(&c.InitialCluster, initialOf(c.Name, c.AdvertisePeerURLs))
+	}
+	set(&c.SelfSignedYears, 1)
+	set(&c.Tracing.Address, "localhost:4317")
+	set(&c.Tracing.Service, "etcd")
 	set(&c.InitialClusterState, StateNew)
 	set(&c.InitialClusterToken, "etcd-cluster")
 	set(&c.HeartbeatInterval, 100*time.Millisecond)
@@ -150,6 +182,7 @@ func (c Config) withDefaults() Config {
 	set(&c.AutoCompactionRetention, "0")
 	set(&c.WatchProgressInterval, watchProgressIntervalDefault)
 	set(&c.SlowRequest, 300*time.Millisecond)
+	set(&c.SlowApply, 100*time.Millisecond)
 	set(&c.ProtocolVersion, ProtocolVersion)
 	set(&c.ArchiveMode, ArchiveAsync)
 	set(&c.ArchiveEpoch, EpochAuto)
@@ -165,7 +198,10 @@ func (c Config) withDefaults() Config {
 		c.Rand = systemRand
 	}
 	if c.Listen == nil {
-		c.Listen = net.Listen
+		c.Listen = listenOf(c.SocketReusePort)
+	}
+	if c.Resolver == nil {
+		c.Resolver = net.DefaultResolver
 	}
 	return c
 }
@@ -199,7 +235,7 @@ func (c Config) Validate() error {
 		check func(string) error
 	}{
 		{"listen-peer-urls", c.ListenPeerURLs, checkURL}, {"listen-client-urls", c.ListenClientURLs, checkClientURL},
-		{"listen-metrics-urls", c.ListenMetricsURLs, checkClientURL},
+		{"listen-client-http-urls", c.ListenClientHTTPURLs, checkClientURL}, {"listen-metrics-urls", c.ListenMetricsURLs, checkClientURL},
 		{"initial-advertise-peer-urls", c.AdvertisePeerURLs, checkURL}, {"advertise-client-urls", c.AdvertiseClientURLs, checkClientURL},
 	} {
 		for _, u := range l.urls {
@@ -217,27 +253,17 @@ func (c Config) Validate() error {
 	if c.InitialClusterState != StateNew && c.InitialClusterState != StateExisting {
 		bad("--initial-cluster-state is %q: use %q or %q", c.InitialClusterState, StateNew, StateExisting)
 	}
+	if c.DiscoverySRV != "" && c.InitialCluster != "" {
+		bad("--initial-cluster and --discovery-srv both name the first members: give one of them")
+	}
 	if _, err := parseInitialCluster(c.InitialCluster); err != nil {
 		bad("--initial-cluster: %w", err)
 	}
 	if _, err := parseRetention(c.AutoCompactionMode, c.AutoCompactionRetention); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, c.checkArchive(), c.ClientTLS.check(c.ListenClientURLs, ""), c.PeerTLS.check(c.ListenPeerURLs, "peer-"))
+	errs = append(errs, c.checkArchive(), c.checkTLS(), c.Tracing.check())
 	return errors.Join(errs...)
-}
-
-func (t TLS) check(urls []string, prefix string) error {
-	if (t.CertFile == "") != (t.KeyFile == "") {
-		return fmt.Errorf("--%scert-file and --%skey-file go together: give both or none", prefix, prefix)
-	}
-	for _, u := range urls {
-		scheme, _, _ := strings.Cut(u, "://")
-		if (scheme == "https" || scheme == "unixs") && t.CertFile == "" {
-			return fmt.Errorf("%s wants TLS: give --%scert-file and --%skey-file, or use %s://", u, prefix, prefix, map[string]string{"https": "http", "unixs": "unix"}[scheme])
-		}
-	}
-	return nil
 }
 
 // checkClientURL is checkURL for what clients reach: a socket of this host, too.

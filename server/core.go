@@ -11,10 +11,13 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/holdfast-db/holdfast/internal/datadir"
 	"github.com/holdfast-db/holdfast/mvcc/watch"
+	"github.com/holdfast-db/holdfast/pki"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/raftnode"
 	"github.com/holdfast-db/holdfast/raftnode/transport"
@@ -44,6 +47,9 @@ type core struct {
 	keeper     *keeper.Keeper
 	leaderless *leaderless
 	calls      *calls
+	metrics    *metrics
+	healths    []*health.Server // What gRPC says of this member. The same.
+	shown      []*pki.Reloader  // Certificates of this member. Set before anybody is served.
 	hub        *watch.Hub
 	fenced     atomic.Bool // This member's state is known to be wrong: it answers nothing any more.
 	scrubs     scrubbing
@@ -80,10 +86,36 @@ func (c *core) fill(h *pb.ResponseHeader) {
 // linearize waits until this member's state is at least as new as anything
 // acknowledged before the call.
 func (c *core) linearize(ctx context.Context) error {
-	if err := c.node.ReadIndex(ctx); err != nil {
+	start := c.cfg.Clock.Mono()
+	err := c.node.ReadIndex(ctx)
+	c.metrics.readIndexed(c.cfg.Clock.Mono()-start, err)
+	if err != nil {
 		return err
 	}
 	return c.mayAcknowledge(ctx)
+}
+
+// tellServing says on gRPC's health service whether clients shall come here.
+func (c *core) tellServing(serving bool) {
+	status := healthpb.HealthCheckResponse_NOT_SERVING
+	if serving {
+		status = healthpb.HealthCheckResponse_SERVING
+	}
+	for _, h := range c.healths {
+		h.SetServingStatus("", status)
+	}
+}
+
+// certificateEnd is when the first of the certificates that this member shows
+// ends, in seconds; 0 when it shows none.
+func (c *core) certificateEnd() int64 {
+	first := int64(0)
+	for _, r := range c.shown {
+		if pair := r.Certificate(); pair != nil && (first == 0 || pair.Leaf.NotAfter.Unix() < first) {
+			first = pair.Leaf.NotAfter.Unix()
+		}
+	}
+	return first
 }
 
 func (c *core) random() (uint64, error) {

@@ -84,6 +84,14 @@ var guard = map[string]rule{
 	"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": {learner: always},
 }
 
+// kind of a call as etcd counts it.
+func (rule) kind(req any) string {
+	if req == nil {
+		return "stream"
+	}
+	return "unary"
+}
+
 // check refuses a call that this member may not answer now.
 func (c *core) check(ctx context.Context, method string, req any) error {
 	row, ok := guard[method]
@@ -100,6 +108,7 @@ func (c *core) check(ctx context.Context, method string, req any) error {
 		if !utf8.ValidString(v) {
 			return errClientAPIVersion
 		}
+		c.metrics.clients.count(row.kind(req), v)
 	}
 	if needsLeader(ctx) && c.node.Status().Leader == 0 {
 		return errNoLeader
@@ -120,11 +129,13 @@ func (c *core) learner() bool {
 func (c *core) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	row := c.calls.begin(info.FullMethod)
 	row.received.Add(1)
+	start := row.start(c.cfg.Clock)
 	answer, err := c.answer(ctx, req, info, next)
 	c.lookFor(err)
 	if err == nil {
 		row.sent.Add(1)
 	}
+	row.stop(c.cfg.Clock, start)
 	row.end(err)
 	return answer, err
 }
@@ -135,16 +146,20 @@ func (c *core) answer(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	}
 	start := c.cfg.Clock.Mono()
 	answer, err := next(ctx, req)
-	if took := c.cfg.Clock.Mono() - start; took > c.cfg.SlowRequest {
-		c.log.Warn("request was slow", "method", info.FullMethod, "took", took, "limit", c.cfg.SlowRequest)
+	took := c.cfg.Clock.Mono() - start
+	c.metrics.requests.observe(info.FullMethod, took, err)
+	if took > c.cfg.SlowRequest {
+		c.tellSlow(info.FullMethod, req, answer, took, err)
 	}
 	return answer, err
 }
 
 func (c *core) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	row := c.calls.begin(info.FullMethod)
+	start := row.start(c.cfg.Clock)
 	err := c.carry(srv, &counted{ss, row}, info, next)
 	c.lookFor(err)
+	row.stop(c.cfg.Clock, start)
 	row.end(err)
 	return err
 }

@@ -1,20 +1,19 @@
 package server
 
 import (
-	"context"
 	"encoding/json"
+	"expvar"
 	"net/http"
 	"net/http/pprof"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"github.com/holdfast-db/holdfast/statemachine/alarm"
 )
 
 // clientHTTP is what the client URLs answer to plain HTTP.
 func (s *Server) clientHTTP() http.Handler {
 	mux := s.metricsHTTP()
+	mux.HandleFunc("/debug/vars", onlyGET(s.vars))
 	if s.cfg.EnablePprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -28,79 +27,51 @@ func (s *Server) clientHTTP() http.Handler {
 // metricsHTTP is what the metrics URLs answer.
 func (s *Server) metricsHTTP() *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("/health", s.health)
-	mux.HandleFunc("/version", s.version)
+	mux.Handle("/metrics", promhttp.InstrumentMetricHandler(s.metrics.registry, promhttp.HandlerFor(s.metrics.registry, promhttp.HandlerOpts{})))
+	mux.HandleFunc("/health", onlyGET(s.health))
+	s.addProbes(mux)
+	mux.HandleFunc("/version", onlyGET(s.version))
 	return mux
 }
 
 // peerHTTP is what the peer URLs answer to plain HTTP.
 func (s *Server) peerHTTP() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/version", s.version)
-	mux.HandleFunc("/members", s.membersHTTP)
+	mux.HandleFunc("/version", onlyGET(s.version))
+	mux.HandleFunc("/members", onlyGET(s.membersHTTP))
 	return mux
 }
 
-type healthAnswer struct {
-	Health string `json:"health"`
-	Reason string `json:"reason"`
-}
-
-// health answers 200 when this member can serve, and 503 with the reason when
-// it can not. exclude=NOSPACE passes over that alarm, serializable=true asks
-// for no quorum.
-func (s *Server) health(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet {
-		w.Header().Set("Allow", http.MethodGet)
-		http.Error(w, "Method Not Allowed", http.StatusMethodNotAllowed)
-		return
-	}
-	answer := healthAnswer{Health: "true", Reason: s.unhealthy(r)}
-	status := http.StatusOK
-	if answer.Reason != "" {
-		answer.Health, status = "false", http.StatusServiceUnavailable
-	}
-	writeJSON(w, status, answer)
-}
-
-func (s *Server) unhealthy(r *http.Request) string {
-	excluded := r.URL.Query()["exclude"]
-	for _, a := range s.replica.Machine.Alarms.List(alarm.None) {
-		name := map[alarm.Kind]string{alarm.NoSpace: "NOSPACE", alarm.Corrupt: "CORRUPT"}[a.Kind]
-		if name != "" && !contains(excluded, name) {
-			return "ALARM " + name
+func onlyGET(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet {
+			w.Header().Set("Allow", http.MethodGet)
+			http.Error(w, "Method Not Allowed", http.StatusMethodNotAllowed)
+			return
 		}
+		next(w, r)
 	}
-	if s.node.Status().Leader == 0 {
-		return "RAFT NO LEADER"
-	}
-	if r.URL.Query().Get("serializable") == "true" {
-		return ""
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), s.timeout())
-	defer cancel()
-	if err := s.linearize(ctx); err != nil {
-		return "RANGE ERROR:" + toWire(err).Error()
-	}
-	return ""
 }
 
-func contains(list []string, s string) bool {
-	for _, v := range list {
-		if strings.EqualFold(v, s) {
-			return true
-		}
+// vars is what the Go runtime says of itself, as JSON, and where Raft stands.
+func (s *Server) vars(w http.ResponseWriter, _ *http.Request) {
+	st := s.node.Status()
+	role := "StateFollower"
+	if st.Leader == s.id.Member {
+		role = "StateLeader"
 	}
-	return false
+	all := map[string]any{
+		"file_descriptor_limit": descriptorLimit(),
+		"raft.status": map[string]any{
+			"id": s.id.Member.String(), "term": uint64(st.Term), "lead": st.Leader.String(),
+			"commit": uint64(st.Commit), "applied": uint64(st.Applied), "raftState": role,
+		},
+	}
+	expvar.Do(func(kv expvar.KeyValue) { all[kv.Key] = json.RawMessage(kv.Value.String()) })
+	writeJSON(w, http.StatusOK, all)
 }
 
-func (s *Server) version(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet {
-		w.Header().Set("Allow", http.MethodGet)
-		http.Error(w, "Method Not Allowed", http.StatusMethodNotAllowed)
-		return
-	}
+func (s *Server) version(w http.ResponseWriter, _ *http.Request) {
 	cluster := "not_decided"
 	if c := s.replica.Machine.Cluster(); c != nil {
 		cluster = c.Version

@@ -113,6 +113,7 @@ func (c *core) renewHere(ctx context.Context, id ident.LeaseID) (int64, error) {
 			return 0, errNotLeader
 		}
 		if gone == nil {
+			c.metrics.renewed.Add(1)
 			return ttl, nil
 		}
 		select { // It has run out: wait until it is taken away, then it is not there.

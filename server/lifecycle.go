@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/raftnode"
@@ -148,7 +144,9 @@ func (s *Server) expireLeases(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, s.timeout())
 			defer cancel()
 			_, err := s.proposeCommand(ctx, &holdfastpb.Command{Command: &holdfastpb.Command_LeaseExpire{LeaseExpire: c}})
-			if err != nil {
+			if err == nil {
+				s.metrics.expired.Add(int64(len(ids)))
+			} else {
 				s.keeper.Retry(ids)
 				s.log.Warn("could not expire leases, trying again", "count", len(ids), "error", err)
 			}
@@ -186,28 +184,6 @@ func (l *leaderless) cancelAll() {
 		cancel(errNoLeader)
 	}
 }
-
-// timedLog measures syncs of the Raft log.
-type timedLog struct {
-	raftnode.Log
-	clock clock.Clock
-	took  prometheus.Histogram
-	late  *atomic.Int64 // What a sync takes of late, in nanoseconds. Written by who appends.
-}
-
-// Sync implements raftnode.Log.
-func (l *timedLog) Sync() error {
-	start := l.clock.Mono()
-	err := l.Log.Sync()
-	took := l.clock.Mono() - start
-	l.took.Observe(took.Seconds())
-	late := l.late.Load()
-	l.late.Store(late + (int64(took)-late)/syncsRemembered)
-	return err
-}
-
-// syncsRemembered is how many syncs it takes to forget an old one.
-const syncsRemembered = 16
 
 // cleanUp gives back the space of generations that were replaced: at start, and
 // when a snapshot was installed.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"syscall"
 	"time"
 
@@ -23,53 +24,9 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/holdfast-db/holdfast/internal/frontdoor"
-	"github.com/holdfast-db/holdfast/pki"
 	"github.com/holdfast-db/holdfast/proto/codec"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 )
-
-// certificates secure one kind of connection; nil means cleartext.
-type certificates struct {
-	accept *tls.Config
-	dial   *tls.Config
-}
-
-func (c *certificates) dialing() *tls.Config {
-	if c == nil {
-		return nil
-	}
-	return c.dial
-}
-
-// certificates reads the files for connections accepted on urls.
-func (s *Server) certificates(t TLS, urls []string) (*certificates, error) {
-	if t.CertFile == "" {
-		return nil, nil
-	}
-	own, err := s.reloader(t.CertFile, t.KeyFile, t.CAFile)
-	if err != nil {
-		return nil, err
-	}
-	c := &certificates{}
-	if c.accept, err = own.ServerConfig(pki.ServerOptions{ClientAuth: t.ClientCertAuth}); err != nil {
-		return nil, err
-	}
-	shown := own
-	if t.ClientCertFile != "" {
-		if shown, err = s.reloader(t.ClientCertFile, t.ClientKeyFile, t.CAFile); err != nil {
-			return nil, err
-		}
-	}
-	c.dial = shown.ClientConfig("")
-	return c, nil
-}
-
-func (s *Server) reloader(cert, key, ca string) (*pki.Reloader, error) {
-	return pki.NewReloader(pki.Config{
-		FS: s.cfg.FS, Clock: s.cfg.Clock, Logger: s.log,
-		Files: pki.Files{Cert: cert, Key: key, CA: ca},
-	})
-}
 
 // listen opens the address of a URL; its scheme decides about TLS.
 func (s *Server) listen(raw string, c *certificates) (net.Listener, *tls.Config, error) {
@@ -88,7 +45,7 @@ func (s *Server) listen(raw string, c *certificates) (net.Listener, *tls.Config,
 	if err != nil {
 		return nil, nil, err
 	}
-	if u.Scheme == "https" || u.Scheme == "unixs" {
+	if isSecure(raw) {
 		return l, c.accept, nil
 	}
 	return l, nil, nil
@@ -122,12 +79,6 @@ var (
 	errSocketInUse = errors.New("another process listens there")
 )
 
-// clientListener is an address of clients, taken but not served yet.
-type clientListener struct {
-	net.Listener
-	secure *tls.Config
-}
-
 // openClients takes the client addresses. Nobody is served before the member
 // has joined a quorum: connections wait.
 func (s *Server) openClients(c *certificates) error {
@@ -138,12 +89,15 @@ func (s *Server) openClients(c *certificates) error {
 	s.inside = newInside(s.newGRPC(insecure.NewCredentials()))
 	s.http = s.newHTTP(s.clientHTTP())
 	s.metricsServer = s.newHTTP(s.metricsHTTP())
-	for _, u := range s.cfg.ListenClientURLs {
-		l, secure, err := s.listen(u, c)
-		if err != nil {
-			return fmt.Errorf("listen for clients on %s: %w", u, err)
-		}
-		s.clients = append(s.clients, clientListener{l, secure})
+	calls := frontdoor.Kind("")
+	if len(s.cfg.ListenClientHTTPURLs) > 0 {
+		calls = frontdoor.GRPC
+	}
+	if err := s.openPorts(c, "clients", s.cfg.ListenClientURLs, calls); err != nil {
+		return err
+	}
+	if err := s.openPorts(c, "HTTP of clients", s.cfg.ListenClientHTTPURLs, frontdoor.HTTP); err != nil {
+		return err
 	}
 	for _, u := range s.cfg.ListenMetricsURLs {
 		l, secure, err := s.listen(u, c)
@@ -158,13 +112,47 @@ func (s *Server) openClients(c *certificates) error {
 	return nil
 }
 
+// openPorts takes the addresses of these URLs. One that is named twice, with TLS
+// and without, serves both.
+func (s *Server) openPorts(c *certificates, whom string, urls []string, only frontdoor.Kind) error {
+	taken := map[string]int{} // Index into s.clients.
+	for _, raw := range urls {
+		address := addressOf(raw)
+		if i, ok := taken[address]; ok {
+			p := &s.clients[i]
+			if isSecure(raw) {
+				p.TLS = c.accept
+			}
+			p.Cleartext = p.Cleartext || !isSecure(raw)
+			continue
+		}
+		l, secure, err := s.listen(raw, c)
+		if err != nil {
+			return fmt.Errorf("listen for %s on %s: %w", whom, raw, err)
+		}
+		taken[address] = len(s.clients)
+		s.clients = append(s.clients, frontdoor.Port{Listener: l, TLS: secure, Cleartext: secure == nil, Only: only})
+	}
+	return nil
+}
+
+// addressOf a URL is what it has in common with one of another scheme.
+func addressOf(raw string) string {
+	_, address, _ := strings.Cut(raw, "://")
+	return strings.TrimSuffix(address, "/")
+}
+
+func isSecure(raw string) bool {
+	return strings.HasPrefix(raw, "https://") || strings.HasPrefix(raw, "unixs://")
+}
+
 // serveClients opens the gates.
 func (s *Server) serveClients() {
 	s.group.Go("client grpc", func(context.Context) error { return s.grpc.Serve(s.door.GRPC()) })
 	s.group.Go("client http", func(context.Context) error { return serving(s.http.Serve(s.door.HTTP())) })
 	s.group.Go("inside grpc", func(context.Context) error { return s.inside.grpc.Serve(s.inside.listener) })
 	for _, l := range s.clients {
-		s.door.Listen(l.Listener, l.secure)
+		s.door.Listen(l)
 	}
 }
 
@@ -211,7 +199,7 @@ func (s *Server) newGRPC(creds credentials.TransportCredentials) *grpc.Server {
 	if streams == 0 {
 		streams = math.MaxUint32
 	}
-	g := grpc.NewServer(
+	g := grpc.NewServer(append(s.traced(),
 		grpc.Creds(creds),
 		grpc.ForceServerCodecV2(counting{codec.New(), s.metrics}),
 		grpc.MaxRecvMsgSize(s.cfg.RequestBytesMax+receiveOverheadBytes),
@@ -224,14 +212,16 @@ func (s *Server) newGRPC(creds credentials.TransportCredentials) *grpc.Server {
 		grpc.StreamInterceptor(s.stream),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.WaitForHandlers(true), // They use what is closed next.
-	)
+	)...)
 	g.RegisterService(kvDesc(), &kvService{core: s.core})
 	pb.RegisterWatchServer(g, &watchService{core: s.core})
 	pb.RegisterLeaseServer(g, &leaseService{core: s.core})
 	pb.RegisterClusterServer(g, &clusterService{core: s.core})
 	pb.RegisterMaintenanceServer(g, &maintenanceService{core: s.core})
 	pb.RegisterAuthServer(g, pb.UnimplementedAuthServer{})
-	healthpb.RegisterHealthServer(g, health.NewServer())
+	h := health.NewServer()
+	s.healths = append(s.healths, h)
+	healthpb.RegisterHealthServer(g, h)
 	reflection.Register(g)
 	s.calls.addServices(g.GetServiceInfo())
 	return g

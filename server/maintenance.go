@@ -99,10 +99,39 @@ func (s *maintenanceService) Defragment(ctx context.Context, _ *pb.DefragmentReq
 	if err := store.WaitMerged(ctx); err != nil {
 		return nil, toWire(err)
 	}
-	if err := store.Defragment(ctx); err != nil {
+	if s.cfg.AwayOnDefragment {
+		s.tellServing(false)
+		defer s.tellServing(true)
+	}
+	s.metrics.defragmenting.Add(1)
+	start := s.cfg.Clock.Mono()
+	err = store.Defragment(ctx)
+	s.metrics.defragmenting.Add(-1)
+	s.metrics.defragment.Observe((s.cfg.Clock.Mono() - start).Seconds())
+	if err != nil {
 		return nil, toWire(err)
 	}
 	return &pb.DefragmentResponse{}, nil
+}
+
+// defragmentAtStart gives back what is not used, if it is as much as asked for.
+func (s *Server) defragmentAtStart(ctx context.Context) error {
+	sizes := s.replica.Sizes()
+	free := sizes.Total - sizes.InUse
+	if s.cfg.DefragmentAtStart <= 0 || free < s.cfg.DefragmentAtStart {
+		return nil
+	}
+	store, err := s.replica.Use()
+	if err != nil {
+		return err
+	}
+	defer store.Release()
+	s.log.Info("defragmenting before the start", "free", free, "threshold", s.cfg.DefragmentAtStart)
+	if err := store.Defragment(ctx); err != nil {
+		return fmt.Errorf("defragment at start: %w", err)
+	}
+	s.log.Info("defragmented", "size-before", sizes.Total, "size", s.replica.Sizes().Total)
+	return nil
 }
 
 func (s *maintenanceService) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.HashResponse, error) {
@@ -121,7 +150,13 @@ func (s *maintenanceService) hashKV(ctx context.Context, rev ident.Revision) (mv
 		return mvcc.Hash{}, err
 	}
 	defer store.Release()
-	return store.HashKV(ctx, rev)
+	start, took := s.cfg.Clock.Mono(), s.metrics.hashed
+	if rev > 0 {
+		took = s.metrics.hashedRev
+	}
+	h, err := store.HashKV(ctx, rev)
+	took.Observe((s.cfg.Clock.Mono() - start).Seconds())
+	return h, err
 }
 
 func (s *maintenanceService) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
@@ -159,6 +194,8 @@ func (s *maintenanceService) MoveLeader(ctx context.Context, r *pb.MoveLeaderReq
 // directory, because its size must be known before the first chunk and because
 // a slow client must not hold base's pages.
 func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, stream pb.Maintenance_SnapshotServer) error {
+	start := s.cfg.Clock.Mono()
+	defer func() { s.metrics.snapshot.Observe((s.cfg.Clock.Mono() - start).Seconds()) }()
 	f, size, done, err := s.replica.SnapshotFile(stream.Context(), s.id.Member)
 	if err != nil {
 		return toWire(err)

@@ -28,31 +28,77 @@ type metrics struct {
 	proposalsFailed atomic.Int64
 	clientSent      atomic.Int64
 	clientReceived  atomic.Int64
+
+	healthGood, healthBad atomic.Int64
+	probes                *prometheus.GaugeVec
+	probesTotal           *prometheus.CounterVec
+
+	walWrite             prometheus.Histogram
+	walBytes             atomic.Int64
+	applied              prometheus.Histogram
+	slowApplies          atomic.Int64
+	installing           atomic.Int64
+	defragment, snapshot prometheus.Histogram
+	defragmenting        atomic.Int64
+	hashed, hashedRev    prometheus.Histogram
+	requests             *requestTimes
+	slowReads, lostReads atomic.Int64
+	granted, revoked     atomic.Int64
+	renewed, expired     atomic.Int64
+	promoted             atomic.Int64
+	notPromoted          *prometheus.CounterVec
+	clients              clientVersions
 }
 
 func newMetrics() *metrics {
 	m := &metrics{
-		registry: prometheus.NewRegistry(),
-		walSync: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "etcd_disk_wal_fsync_duration_seconds",
-			Help:    "Time that one sync of the Raft log took.",
-			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
-		}),
-		baseCommit: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "etcd_disk_backend_commit_duration_seconds",
-			Help:    "Time that one commit of the base file took.",
-			Buckets: prometheus.ExponentialBuckets(0.001, 2, 14),
-		}),
+		registry:   prometheus.NewRegistry(),
+		walSync:    times("etcd_disk_wal_fsync_duration_seconds", "Time that one sync of the Raft log took.", 0.001, 14),
+		walWrite:   times("etcd_disk_wal_write_duration_seconds", "Time that one write to the Raft log took.", 0.001, 14),
+		baseCommit: times("etcd_disk_backend_commit_duration_seconds", "Time that one commit of the base file took.", 0.001, 14),
+		defragment: times("etcd_disk_backend_defrag_duration_seconds", "Time that one defragmentation took.", 0.1, 13),
+		snapshot:   times("etcd_disk_backend_snapshot_duration_seconds", "Time that a snapshot for a client took, until it was sent.", 0.01, 17),
+		hashed:     times("etcd_mvcc_hash_duration_seconds", "Time that hashing the whole store took.", 0.01, 15),
+		hashedRev:  times("etcd_mvcc_hash_rev_duration_seconds", "Time that hashing the store at a revision took.", 0.01, 15),
+		applied:    times("holdfast_apply_batch_duration_seconds", "Time that applying one batch of entries took.", 0.0001, 20),
+		requests:   newRequestTimes(),
 		roundTrip: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "etcd_network_peer_round_trip_time_seconds",
 			Help:    "Round trips between this member and another.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16),
 		}, []string{"To"}),
+		probes:      gaugeVec("etcd_server_healthcheck", "1 where a health check passed the last time.", "type", "name"),
+		probesTotal: counterVec("etcd_server_healthchecks_total", "Health checks that were made.", "type", "name", "status"),
+		notPromoted: counterVec("etcd_server_learner_promote_failures", "Learners that did not get a vote, by reason.", "Reason"),
+		clients:     clientVersions{all: counterVec("etcd_server_client_requests_total", "Calls of clients, by the version of their library.", "type", "client_api_version")},
 	}
-	m.registry.MustRegister(m.walSync, m.baseCommit, m.roundTrip,
+	m.registry.MustRegister(m.walSync, m.walWrite, m.baseCommit, m.defragment, m.snapshot, m.hashed, m.hashedRev, m.applied, m.requests, m.roundTrip,
+		m.probes, m.probesTotal, m.notPromoted, m.clients.all,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+// times is a histogram of seconds with buckets that double from least on.
+func times(name, help string, least float64, count int) prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(least, 2, count)})
+}
+
+func gaugeVec(name, help string, labels ...string) *prometheus.GaugeVec {
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+}
+
+func counterVec(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+}
+
+func (m *metrics) probed(kind, name string, good bool) {
+	result := "error"
+	if good {
+		result = "success"
+	}
+	m.probes.WithLabelValues(kind, name).Set(truth(good))
+	m.probesTotal.WithLabelValues(kind, name, result).Inc()
 }
 
 // watchMember registers what is read from a running member.
@@ -61,6 +107,8 @@ func (m *metrics) watchMember(c *core) {
 		return func() float64 { return f(c.node.Status()) }
 	}
 	m.gauges(map[string]gauge{
+		"etcd_server_proposals_committed_total":   {"Entries of the log that are committed.", status(func(s raftnode.Status) float64 { return float64(s.Commit) })},
+		"etcd_server_proposals_applied_total":     {"Entries of the log that are applied.", status(func(s raftnode.Status) float64 { return float64(s.Applied) })},
 		"etcd_server_has_leader":                  {"1 while this member knows a leader.", status(func(s raftnode.Status) float64 { return truth(s.Leader != 0) })},
 		"etcd_server_is_leader":                   {"1 while this member leads.", status(func(s raftnode.Status) float64 { return truth(s.Leader == s.ID) })},
 		"etcd_server_is_learner":                  {"1 while this member has no vote.", func() float64 { return truth(c.learner()) }},
@@ -80,8 +128,6 @@ func (m *metrics) watchMember(c *core) {
 		"holdfast_scrub_read_bytes_total":               {"Bytes of the state that the scrubber has read.", func() float64 { return float64(c.scrubs.bytes.Load()) }},
 		"holdfast_scrub_damages_total":                  {"Damages that the scrubber has found.", func() float64 { return float64(c.scrubs.damages.Load()) }},
 		"etcd_server_leader_changes_seen_total":         {"Leaders that this member has seen come.", func() float64 { return float64(m.leaderChanges.Load()) }},
-		"etcd_server_proposals_committed_total":         {"Entries of the log that are committed.", status(func(s raftnode.Status) float64 { return float64(s.Commit) })},
-		"etcd_server_proposals_applied_total":           {"Entries of the log that are applied.", status(func(s raftnode.Status) float64 { return float64(s.Applied) })},
 		"etcd_server_proposals_failed_total":            {"Requests that got no answer.", func() float64 { return float64(m.proposalsFailed.Load()) }},
 		"etcd_mvcc_put_total":                           {"Puts of clients.", func() float64 { return float64(c.replica.Machine.Counters.Puts.Load()) }},
 		"etcd_mvcc_delete_total":                        {"Deletes of clients.", func() float64 { return float64(c.replica.Machine.Counters.Deletes.Load()) }},
@@ -90,7 +136,10 @@ func (m *metrics) watchMember(c *core) {
 		"etcd_network_client_grpc_sent_bytes_total":     {"Bytes sent to clients.", func() float64 { return float64(m.clientSent.Load()) }},
 		"etcd_network_client_grpc_received_bytes_total": {"Bytes received from clients.", func() float64 { return float64(m.clientReceived.Load()) }},
 	})
-	m.registry.MustRegister(&peerCollector{c}, c.calls)
+	m.registry.MustRegister(&peerCollector{c}, &alarmCollector{c}, c.calls)
+	m.watchEvents(c)
+	m.watchCounts(c)
+	m.unused()
 	m.constant("etcd_server_version", "The version of etcd that this member behaves as.", prometheus.Labels{"server_version": c.cfg.ProtocolVersion})
 	m.constant("etcd_cluster_version", "The version of etcd that the cluster behaves as.", prometheus.Labels{"cluster_version": majorMinor(c.cfg.ProtocolVersion)})
 	m.constant("etcd_server_go_version", "The Go that built this member.", prometheus.Labels{"server_go_version": runtime.Version()})
@@ -129,27 +178,42 @@ func truth(b bool) float64 {
 type peerCollector struct{ core *core }
 
 var (
-	peerSent     = prometheus.NewDesc("etcd_network_peer_sent_bytes_total", "Bytes sent to another member.", []string{"To"}, nil)
-	peerReceived = prometheus.NewDesc("etcd_network_peer_received_bytes_total", "Bytes received from another member.", []string{"From"}, nil)
-	peerFailures = prometheus.NewDesc("etcd_network_peer_sent_failures_total", "Messages to another member that were dropped.", []string{"To"}, nil)
+	toPeer       = []string{"To"}
+	fromPeer     = []string{"From"}
+	peerSent     = prometheus.NewDesc("etcd_network_peer_sent_bytes_total", "Bytes sent to another member.", toPeer, nil)
+	peerReceived = prometheus.NewDesc("etcd_network_peer_received_bytes_total", "Bytes received from another member.", fromPeer, nil)
+	peerFailures = prometheus.NewDesc("etcd_network_peer_sent_failures_total", "Messages to another member that were dropped.", toPeer, nil)
+	peerBroken   = prometheus.NewDesc("etcd_network_peer_received_failures_total", "Streams of another member that ended with an error.", fromPeer, nil)
 	peerActive   = prometheus.NewDesc("etcd_network_active_peers", "1 while there is a connection to another member.", []string{"Local", "Remote"}, nil)
+	peerKnown    = prometheus.NewDesc("etcd_network_known_peers", "1 for each member.", []string{"Local", "Remote"}, nil)
+	snapSent     = prometheus.NewDesc("etcd_network_snapshot_send_success", "Snapshots sent to another member.", toPeer, nil)
+	snapFailed   = prometheus.NewDesc("etcd_network_snapshot_send_failures", "Snapshots to another member that failed.", toPeer, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (p *peerCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{peerSent, peerReceived, peerFailures, peerActive} {
+	for _, d := range []*prometheus.Desc{peerSent, peerReceived, peerFailures, peerBroken, peerActive, peerKnown, snapSent, snapFailed} {
 		out <- d
 	}
 }
 
 // Collect implements prometheus.Collector.
 func (p *peerCollector) Collect(out chan<- prometheus.Metric) {
+	local := p.core.id.Member.String()
+	out <- prometheus.MustNewConstMetric(peerKnown, prometheus.GaugeValue, 1, local, local) // As etcd.
 	for _, s := range p.core.transport.Stats() {
 		id := s.ID.String()
-		out <- prometheus.MustNewConstMetric(peerSent, prometheus.CounterValue, float64(s.SentBytes), id)
-		out <- prometheus.MustNewConstMetric(peerReceived, prometheus.CounterValue, float64(s.ReceivedBytes), id)
-		out <- prometheus.MustNewConstMetric(peerFailures, prometheus.CounterValue, float64(s.SendFailures), id)
-		out <- prometheus.MustNewConstMetric(peerActive, prometheus.GaugeValue, truth(s.Connected), p.core.id.Member.String(), id)
+		count := func(d *prometheus.Desc, n uint64) {
+			out <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), id)
+		}
+		count(peerSent, s.SentBytes)
+		count(peerReceived, s.ReceivedBytes)
+		count(peerFailures, s.SendFailures)
+		count(peerBroken, s.ReceiveFailures)
+		count(snapSent, s.SnapshotsSent)
+		count(snapFailed, s.SnapshotsFailed)
+		out <- prometheus.MustNewConstMetric(peerActive, prometheus.GaugeValue, truth(s.Connected), local, id)
+		out <- prometheus.MustNewConstMetric(peerKnown, prometheus.GaugeValue, 1, local, id)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
 
 	"github.com/holdfast-db/holdfast/internal/datadir"
@@ -38,9 +39,8 @@ import (
 // It has a field for each thing that Close must end.
 type Server struct {
 	*core
-	metrics *metrics
-	group   *task.Group
-	ends    *task.Group // Of goroutines that end the member: they wait for the others.
+	group *task.Group
+	ends  *task.Group // Of goroutines that end the member: they wait for the others.
 
 	dir       *datadir.Dir
 	wal       *wal.Log
@@ -52,10 +52,11 @@ type Server struct {
 	grpc      *grpc.Server
 	inside    *inside
 	http      *http.Server
-	clients   []clientListener
+	clients   []frontdoor.Port // Taken, but not served before there is a quorum.
 
 	metricsServer *http.Server
-	admin         *http.Server // Nil: there is no socket for it.
+	admin         *http.Server          // Nil: there is no socket for it.
+	tracer        *trace.TracerProvider // Nil where tracing is off.
 
 	stopping atomic.Bool
 	ready    chan struct{} // Closed once clients are served.
@@ -75,8 +76,10 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	cfg = cfg.withDefaults()
 	s := &Server{
-		core:      &core{cfg: cfg, log: cfg.Logger, leaderless: newLeaderless(), calls: newCalls(), archive: archiving{begun: make(chan struct{})}, epoch: newEpochFence(cfg.Clock, cfg.EpochStrict())},
-		metrics:   newMetrics(),
+		core: &core{
+			cfg: cfg, log: cfg.Logger, leaderless: newLeaderless(), calls: newCalls(cfg.ExtensiveMetrics), archive: archiving{begun: make(chan struct{})},
+			metrics: newMetrics(), epoch: newEpochFence(cfg.Clock, cfg.EpochStrict()),
+		},
 		group:     task.New(context.Background()),
 		ends:      task.New(context.Background()),
 		ready:     make(chan struct{}),
@@ -101,11 +104,11 @@ func (s *Server) start(ctx context.Context) error {
 	if err := s.dir.MayStart(); err != nil {
 		return err
 	}
-	clientTLS, err := s.certificates(s.cfg.ClientTLS, s.cfg.ListenClientURLs)
+	clientTLS, err := s.certificates(s.cfg.ClientTLS, "client", s.cfg.clientURLs())
 	if err != nil {
 		return fmt.Errorf("TLS for clients: %w", err)
 	}
-	peerTLS, err := s.certificates(s.cfg.PeerTLS, s.cfg.ListenPeerURLs)
+	peerTLS, err := s.certificates(s.cfg.PeerTLS, "peer", s.cfg.peerURLs())
 	if err != nil {
 		return fmt.Errorf("TLS for peers: %w", err)
 	}
@@ -114,12 +117,18 @@ func (s *Server) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.defragmentAtStart(ctx); err != nil {
+		return err
+	}
 	if err := s.startRaft(b, recovered, peerTLS); err != nil {
 		return err
 	}
 	s.metrics.watchMember(s.core)
 	s.openAdmin()
 	if err := s.openArchive(ctx); err != nil {
+		return err
+	}
+	if err := s.startTracing(ctx); err != nil {
 		return err
 	}
 	return s.openClients(clientTLS)
@@ -153,7 +162,8 @@ func (s *Server) openState(ctx context.Context, b *boot) (*wal.Recovered, error)
 	}
 	s.onDamage = func(err error) { s.damaged(err, false) }
 	s.replica.OnDamage = s.onDamage
-	s.replica.Machine.Leases.Watch(s.keeper)
+	s.replica.Machine.Leases.Watch(leaseCounts{s.keeper, s.metrics})
+	s.metrics.granted.Store(0) // What was there is not granted now.
 	s.hub = watch.NewHub(watch.Config{Clock: s.cfg.Clock, Logger: s.log}, s.replica.Store())
 	s.replica.OnStore = func(store *mvcc.Store) {
 		s.hub.Swap(store)
@@ -207,9 +217,9 @@ func (s *Server) startRaft(b *boot, recovered *wal.Recovered, tls *certificates)
 	}
 	s.node, err = raftnode.Start(raftnode.Config{
 		ID:                s.id.Member,
-		StateMachine:      s.replica,
+		StateMachine:      &timedMachine{s.replica, s},
 		Applied:           applied,
-		Log:               &timedLog{s.wal, s.cfg.Clock, s.metrics.walSync, &s.archive.syncTakes},
+		Log:               &timedLog{s.wal, s.cfg.Clock, s.metrics, &s.archive.syncTakes},
 		Recovered:         recovered,
 		Network:           s.transport,
 		Clock:             s.cfg.Clock,
@@ -363,6 +373,7 @@ func (s *Server) closeParts() error {
 	s.stopping.Store(true)
 	s.group.Stop()
 	s.closeClients()
+	s.stopTracing()
 	if s.node != nil {
 		errs = append(errs, s.node.Close())
 	}

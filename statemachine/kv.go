@@ -34,6 +34,7 @@ func (r *request) putOne(p *pb.PutRequest) (*pb.PutResponse, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.m.Counters.PutBytes.Add(int64(len(p.Key) + len(p.Value)))
 	return &pb.PutResponse{Header: r.header(), PrevKv: prev}, nil
 }
 

@@ -45,6 +45,7 @@ type Machine struct {
 // Counters count what clients did, since the process started.
 type Counters struct {
 	Puts, Deletes, Txns, Ranges atomic.Int64
+	PutBytes                    atomic.Int64 // Of keys and values.
 }
 
 // New returns a machine on a store, with its tables loaded.

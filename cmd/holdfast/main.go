@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/logs"
@@ -46,6 +47,9 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "holdfast: %v\n", err)
+		if errors.As(err, new(settingError)) {
+			return exitFailed
+		}
 		return exitUsage
 	}
 	if o.showVersion {
@@ -53,13 +57,25 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 			server.ProtocolVersion, version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return 0
 	}
-	out, err := o.logOutput()
+	var log *logs.Log
+	out, err := o.logOutput(stdout, stderr)
 	if err == nil {
-		o.cfg.Logger, err = logs.New(out, o.logLevel, o.logFormat, clock.Real())
+		log, err = logs.New(out, o.logLevel, o.logFormat, clock.Real())
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "holdfast: %v\n", err)
 		return exitFailed
+	}
+	o.cfg.Logger = log
+	defer switchLevel(context.Background(), log)()
+	for _, w := range o.warnings {
+		o.cfg.Logger.Warn(w.text, w.args...)
+	}
+	if o.lockMemory {
+		if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE); err != nil {
+			fmt.Fprintf(stderr, "holdfast: --memory-mlock: %v: raise the limit of locked memory (LimitMEMLOCK), or leave the flag out\n", err)
+			return exitFailed
+		}
 	}
 	stop, err := o.serveFailpoints()
 	if err == nil {

@@ -2,12 +2,14 @@
 // TLS.
 //
 // It looks at the first bytes of each connection, off the accept loop, under a
-// deadline and with a bound on how many may be looked at, so that strangers who
-// say nothing hold up nobody. gRPC always runs on grpc-go's own transport.
+// deadline and with a bound on how many may be looked at: beyond it the one that
+// has kept silent longest goes, so that strangers who say nothing hold up nobody.
+// gRPC always runs on grpc-go's own transport.
 //
 // With TLS the two are told apart by ALPN: gRPC clients offer only h2, and
 // whoever offers HTTP/1.1 too is a person's tool and gets that. In cleartext
-// HTTP/2 begins with "PRI", which is no method of HTTP/1.1.
+// HTTP/2 begins with "PRI", which is no method of HTTP/1.1. A port may take
+// both: a TLS handshake begins with a byte that is in no text.
 package frontdoor
 
 import (
@@ -37,19 +39,46 @@ type Config struct {
 // acceptPause after an accept that failed: out of descriptors, mostly.
 const acceptPause = 100 * time.Millisecond
 
+// Port is an address to accept on, and what may come through it.
+type Port struct {
+	net.Listener
+	TLS       *tls.Config // Nil: cleartext.
+	Cleartext bool        // Beside TLS. Without TLS it says nothing.
+	Only      Kind        // Connections of the other kind are closed.
+}
+
+// Kind of connections.
+type Kind string
+
+// The kinds. The zero Kind is both.
+const (
+	GRPC Kind = "gRPC"
+	HTTP Kind = "HTTP"
+)
+
+func (k Kind) protocols() []string {
+	switch k {
+	case GRPC:
+		return []string{"h2"}
+	case HTTP:
+		return []string{"http/1.1"}
+	}
+	return []string{"http/1.1", "h2"}
+}
+
 // Door sorts connections.
 type Door struct {
 	cfg   Config
 	group *task.Group
 	grpc  *handed
 	http  *handed
-	slots chan struct{} // Taken from accept to the end of the look.
 
 	mu struct {
 		sync.Mutex
 		closed    bool
 		listeners []net.Listener
-		looking   map[net.Conn]struct{}
+		next      uint64
+		looking   map[net.Conn]uint64 // And when each came. At most cfg.Looking.
 	}
 }
 
@@ -60,9 +89,8 @@ func New(cfg Config) *Door {
 		group: task.New(context.Background()),
 		grpc:  newHanded(cfg.Name),
 		http:  newHanded(cfg.Name),
-		slots: make(chan struct{}, cfg.Looking),
 	}
-	d.mu.looking = map[net.Conn]struct{}{}
+	d.mu.looking = map[net.Conn]uint64{}
 	return d
 }
 
@@ -73,73 +101,100 @@ func (d *Door) GRPC() net.Listener { return d.grpc }
 // HTTP hands out all others.
 func (d *Door) HTTP() net.Listener { return d.http }
 
-// Listen starts to accept on l; secure nil means cleartext.
-func (d *Door) Listen(l net.Listener, secure *tls.Config) {
+// Listen starts to accept on a port.
+func (d *Door) Listen(p Port) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.mu.closed {
-		l.Close()
+		p.Close()
 		return
 	}
-	d.mu.listeners = append(d.mu.listeners, l)
-	if secure != nil {
-		secure = secure.Clone()
-		secure.NextProtos = []string{"http/1.1", "h2"}
+	d.mu.listeners = append(d.mu.listeners, p.Listener)
+	if p.TLS != nil {
+		p.TLS = offering(p.TLS, p.Only.protocols())
 	}
-	d.group.Go(d.cfg.Name+" accept", func(ctx context.Context) error { return d.accept(ctx, l, secure) })
+	d.group.Go(d.cfg.Name+" accept", func(ctx context.Context) error { return d.accept(ctx, p) })
 }
 
-func (d *Door) accept(ctx context.Context, l net.Listener, secure *tls.Config) error {
+// offering is a configuration that offers these protocols, whatever it chooses
+// for a client.
+func offering(secure *tls.Config, protocols []string) *tls.Config {
+	c := secure.Clone()
+	c.NextProtos = protocols
+	if inner := secure.GetConfigForClient; inner != nil {
+		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			chosen, err := inner(hello)
+			if chosen != nil {
+				chosen = chosen.Clone()
+				chosen.NextProtos = protocols
+			}
+			return chosen, err
+		}
+	}
+	return c
+}
+
+func (d *Door) accept(ctx context.Context, p Port) error {
 	for ctx.Err() == nil {
-		conn, err := l.Accept()
+		conn, err := p.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return nil
 		}
 		if err != nil {
-			d.cfg.Logger.Error("cannot accept a connection", "endpoint", d.cfg.Name, "address", l.Addr().String(), "error", err)
+			d.cfg.Logger.Error("cannot accept a connection", "endpoint", d.cfg.Name, "address", p.Addr().String(), "error", err)
 			select {
 			case <-d.cfg.Clock.After(acceptPause):
 			case <-ctx.Done():
 			}
 			continue
 		}
-		select {
-		case d.slots <- struct{}{}:
-			d.group.Go(d.cfg.Name+" handshake", func(context.Context) error { d.look(conn, secure); return nil })
-		case <-ctx.Done():
+		if !d.hold(conn) {
 			conn.Close()
+			continue
 		}
+		d.group.Go(d.cfg.Name+" handshake", func(context.Context) error { d.look(conn, p); return nil })
 	}
 	return nil
 }
 
-func (d *Door) look(conn net.Conn, secure *tls.Config) {
-	defer func() { <-d.slots }()
-	if !d.hold(conn) {
-		conn.Close()
-		return
-	}
+func (d *Door) look(conn net.Conn, p Port) {
 	timer := d.cfg.Clock.AfterFunc(d.cfg.Timeout, func() { conn.Close() })
-	sorted, isGRPC, err := sort(conn, secure)
+	sorted, kind, err := p.sort(conn)
 	timer.Stop()
 	d.release(conn)
+	if err == nil && p.Only != "" && kind != p.Only {
+		err = errors.New("this port speaks " + string(p.Only) + " alone")
+	}
 	switch {
 	case errors.Is(err, io.EOF): // A probe of the port.
 		conn.Close()
 	case err != nil:
-		d.cfg.Logger.Warn("rejected connection", "endpoint", d.cfg.Name, "remote-addr", conn.RemoteAddr().String(), "error", err)
+		d.cfg.Logger.Warn("rejected connection on "+d.cfg.Name+" endpoint", "remote-addr", conn.RemoteAddr().String(), "error", err)
 		conn.Close()
-	case isGRPC:
+	case kind == GRPC:
 		d.grpc.hand(sorted)
 	default:
 		d.http.hand(sorted)
 	}
 }
 
+// hold takes a connection in; when there are too many, the oldest goes: who has
+// something to say says it at once.
 func (d *Door) hold(conn net.Conn) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.mu.looking[conn] = struct{}{}
+	if len(d.mu.looking) >= d.cfg.Looking {
+		var oldest net.Conn
+		for c, came := range d.mu.looking { //tidy:ordered the least is looked for
+			if oldest == nil || came < d.mu.looking[oldest] {
+				oldest = c
+			}
+		}
+		oldest.Close()
+		delete(d.mu.looking, oldest)
+	}
+	d.mu.next++
+	d.mu.looking[conn] = d.mu.next
 	return !d.mu.closed
 }
 
@@ -149,19 +204,37 @@ func (d *Door) release(conn net.Conn) {
 	delete(d.mu.looking, conn)
 }
 
-func sort(conn net.Conn, secure *tls.Config) (net.Conn, bool, error) {
-	if secure != nil {
-		c := tls.Server(conn, secure)
-		if err := c.Handshake(); err != nil {
-			return nil, false, err
+// handshakeByte begins each TLS connection.
+const handshakeByte = 0x16
+
+func (p Port) sort(conn net.Conn) (net.Conn, Kind, error) {
+	secure := p.TLS != nil
+	if secure && p.Cleartext {
+		first := make([]byte, 1)
+		if _, err := io.ReadFull(conn, first); err != nil {
+			return nil, "", err
 		}
-		return c, c.ConnectionState().NegotiatedProtocol == "h2", nil
+		secure = first[0] == handshakeByte
+		conn = &peeked{conn, first}
+	}
+	if secure {
+		c := tls.Server(conn, p.TLS)
+		if err := c.Handshake(); err != nil {
+			return nil, "", err
+		}
+		if c.ConnectionState().NegotiatedProtocol == "h2" {
+			return c, GRPC, nil
+		}
+		return c, HTTP, nil
 	}
 	first := make([]byte, len("PRI"))
 	if _, err := io.ReadFull(conn, first); err != nil {
-		return nil, false, err
+		return nil, "", err
 	}
-	return &peeked{conn, first}, string(first) == "PRI", nil
+	if string(first) == "PRI" {
+		return &peeked{conn, first}, GRPC, nil
+	}
+	return &peeked{conn, first}, HTTP, nil
 }
 
 // Close ends accepting. Connections that were handed out belong to others.

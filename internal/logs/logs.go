@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -26,23 +27,54 @@ const (
 	Console = "console" // For people.
 )
 
+// Log is a logger whose level can be changed while it is used.
+type Log struct {
+	hclog.InterceptLogger
+	sink *sink
+}
+
 // New returns a logger that writes to w.
-func New(w io.Writer, level, format string, c clock.Clock) (hclog.InterceptLogger, error) {
-	l := hclog.LevelFromString(level)
-	if l == hclog.NoLevel {
-		return nil, fmt.Errorf("--log-level is %q: use debug, info, warn or error", level)
+func New(w io.Writer, level, format string, c clock.Clock) (*Log, error) {
+	l, err := parseLevel(level)
+	if err != nil {
+		return nil, err
 	}
 	if format != JSON && format != Console {
 		return nil, fmt.Errorf("--log-format is %q: use json or console", format)
 	}
+	s := &sink{w: w, clock: c, console: format == Console}
+	s.level.Store(int32(l))
 	log := hclog.NewInterceptLogger(&hclog.LoggerOptions{Output: io.Discard, Level: l})
-	log.RegisterSink(&sink{w: w, clock: c, level: l, console: format == Console})
-	return log, nil
+	log.RegisterSink(s)
+	return &Log{log, s}, nil
 }
+
+// parseLevel knows etcd's names. What is above an error ends the process, and
+// so is told in any case.
+func parseLevel(level string) (hclog.Level, error) {
+	switch level {
+	case "dpanic", "panic", "fatal":
+		return hclog.Error, nil
+	}
+	if l := hclog.LevelFromString(level); l != hclog.NoLevel {
+		return l, nil
+	}
+	return hclog.NoLevel, fmt.Errorf("--log-level is %q: use debug, info, warn or error", level)
+}
+
+// SetLevel changes what is written from now on, by all that were made of this
+// logger.
+func (l *Log) SetLevel(level hclog.Level) { l.sink.level.Store(int32(level)) }
+
+// Level is what is written now.
+func (l *Log) Level() hclog.Level { return hclog.Level(l.sink.level.Load()) }
+
+// GetLevel implements hclog.Logger.
+func (l *Log) GetLevel() hclog.Level { return l.Level() }
 
 type sink struct {
 	clock   clock.Clock
-	level   hclog.Level
+	level   atomic.Int32
 	console bool
 
 	mu  sync.Mutex
@@ -52,7 +84,7 @@ type sink struct {
 
 // Accept implements hclog.SinkAdapter.
 func (s *sink) Accept(_ string, level hclog.Level, msg string, args ...any) {
-	if level < s.level {
+	if level < hclog.Level(s.level.Load()) {
 		return
 	}
 	caller := callSite()

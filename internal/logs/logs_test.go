@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/holdfast-db/holdfast/internal/clock"
 )
 
@@ -39,5 +41,30 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 	}
 	if _, err := New(nil, "info", "xml", clock.Real()); err == nil {
 		t.Error("format xml was taken")
+	}
+}
+
+func TestTheLevelChangesWhileItIsUsed(t *testing.T) {
+	var out bytes.Buffer
+	log, err := New(&out, "warn", JSON, clock.Real())
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := log.With("member", "a") // Made before.
+	child.Debug("one")
+	log.SetLevel(hclog.Debug)
+	child.Debug("two")
+	log.SetLevel(hclog.Error)
+	child.Warn("three")
+	if got := out.String(); bytes.Count(out.Bytes(), []byte("\n")) != 1 || !bytes.Contains(out.Bytes(), []byte(`"msg":"two"`)) {
+		t.Errorf("%s", got)
+	}
+}
+
+func TestLevelsOfEtcdAreKnown(t *testing.T) {
+	for _, level := range []string{"debug", "info", "warn", "error", "dpanic", "panic", "fatal"} {
+		if _, err := New(nil, level, JSON, clock.Real()); err != nil {
+			t.Error(err)
+		}
 	}
 }

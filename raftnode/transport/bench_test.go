@@ -50,7 +50,7 @@ func benchPair(b *testing.B) (*Transport, *counter) {
 	for i, l := range listeners {
 		conf := ca.config(b, "localhost")
 		t, err := New(Config{
-			Identity: idOf(ident.MemberID(i + 1)), TLS: conf, Clock: clock.Real(), Logger: hclog.NewNullLogger(),
+			Identity: idOf(ident.MemberID(i + 1)), TLS: always(conf), Clock: clock.Real(), Logger: hclog.NewNullLogger(),
 			Roster: func() *Roster { return &Roster{} },
 		})
 		if err != nil {

@@ -18,7 +18,7 @@ import (
 // dialer makes connections. One connection carries one stream, so that streams
 // do not share a TCP window.
 type dialer struct {
-	tls           *tls.Config
+	tls           func() *tls.Config // Asked for each connection; nil: cleartext only.
 	dial          func(ctx context.Context, address string) (net.Conn, error)
 	frameBytesMax int
 }
@@ -36,7 +36,7 @@ func (d dialer) conn(raw string) (*grpc.ClientConn, error) {
 	case u.Scheme == "https" && d.tls == nil:
 		return nil, fmt.Errorf("peer URL %q wants TLS, and no certificate is configured for peers: %w", raw, ErrUnreachable)
 	case u.Scheme == "https":
-		creds = credentials.NewTLS(d.tls)
+		creds = credentials.NewTLS(d.tls())
 	case u.Scheme != "http":
 		return nil, fmt.Errorf("peer URL %q is neither http nor https: %w", raw, ErrUnreachable)
 	}
@@ -105,7 +105,7 @@ func (t *Transport) shakeHands(ctx context.Context, conn *grpc.ClientConn, metho
 
 // RosterConfig is what FetchRoster stands on.
 type RosterConfig struct {
-	TLS  *tls.Config
+	TLS  func() *tls.Config                                          // As in Config.
 	Dial func(ctx context.Context, address string) (net.Conn, error) // nil means TCP.
 }
 

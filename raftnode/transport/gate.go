@@ -59,7 +59,7 @@ func (g *gate) listen(l net.Listener, serverTLS *tls.Config) {
 		g.t.group.Go("peer grpc", func(context.Context) error { g.grpc.Serve(g.door.GRPC()); return nil })
 		g.t.group.Go("peer http", func(context.Context) error { g.http.Serve(g.door.HTTP()); return nil })
 	})
-	g.door.Listen(l, serverTLS)
+	g.door.Listen(frontdoor.Port{Listener: l, TLS: serverTLS})
 }
 
 // close ends everything that listens or was accepted.

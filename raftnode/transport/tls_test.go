@@ -72,12 +72,14 @@ func (a *authority) config(t testing.TB, hosts ...string) *tls.Config {
 	}
 }
 
+func always(c *tls.Config) func() *tls.Config { return func() *tls.Config { return c } }
+
 func TestPeersSpeakMutualTLS(t *testing.T) {
 	leak.Check(t)
 	ca, other := newAuthority(t), newAuthority(t)
 	net := newNetwork()
 	start := func(id ident.MemberID, conf *tls.Config) *node {
-		n := newNode(t, net, id, "https", conf, func(cfg *Config) { cfg.TLS = conf })
+		n := newNode(t, net, id, "https", conf, func(cfg *Config) { cfg.TLS = always(conf) })
 		n.transport.Start(n)
 		return n
 	}
@@ -93,7 +95,7 @@ func TestPeersSpeakMutualTLS(t *testing.T) {
 	if _, err := FetchRoster(t.Context(), RosterConfig{TLS: stranger.transport.cfg.TLS, Dial: net.dial}, "https://"+address(1)); err == nil {
 		t.Error("a stranger's certificate was accepted")
 	}
-	if _, err := FetchRoster(t.Context(), RosterConfig{TLS: ca.config(t, "x"), Dial: net.dial}, "https://"+address(1)); err != nil {
+	if _, err := FetchRoster(t.Context(), RosterConfig{TLS: always(ca.config(t, "x")), Dial: net.dial}, "https://"+address(1)); err != nil {
 		t.Error(err)
 	}
 	if _, err := FetchRoster(t.Context(), RosterConfig{Dial: net.dial}, "https://"+address(1)); !errors.Is(err, ErrUnreachable) {
@@ -130,7 +132,7 @@ func TestPlainHTTPIsServedOnTheSamePort(t *testing.T) {
 			t.Errorf("%s: %q", scheme, body)
 		}
 		clientTLS := ca.config(t, "x")
-		if r, err := FetchRoster(t.Context(), RosterConfig{TLS: clientTLS, Dial: memory.dial}, scheme+"://"+address(1)); err != nil || r.Answerer != 1 {
+		if r, err := FetchRoster(t.Context(), RosterConfig{TLS: always(clientTLS), Dial: memory.dial}, scheme+"://"+address(1)); err != nil || r.Answerer != 1 {
 			t.Errorf("%s: roster %+v, %v", scheme, r, err)
 		}
 		a.transport.Close()

@@ -108,8 +108,8 @@ type StateSource interface {
 // Config says who we are and what the transport stands on.
 type Config struct {
 	Identity Identity
-	URLs     []string    // Our own peer URLs, told to members that do not know us yet.
-	TLS      *tls.Config // For dialing https peers.
+	URLs     []string           // Our own peer URLs, told to members that do not know us yet.
+	TLS      func() *tls.Config // For dialing https peers, asked for each connection, as files may have changed.
 	Clock    clock.Clock
 	Logger   hclog.Logger
 

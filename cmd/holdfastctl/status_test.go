@@ -1,0 +1,48 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/holdfast-db/holdfast/server/servertest"
+)
+
+func statusOf(t *testing.T, c *servertest.Cluster, args ...string) (stdout string, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	ctl := &ctl{in: strings.NewReader(""), out: &out, err: &errs, environ: []string{"ETCDCTL_ENDPOINTS=" + c.ClientURLs()[0], "ETCDCTL_COMMAND_TIMEOUT=30s"}}
+	code = ctl.run(t.Context(), append([]string{"status"}, args...))
+	if errs.Len() > 0 {
+		t.Errorf("status %q: %s", args, &errs)
+	}
+	return out.String(), code
+}
+
+func TestStatusShowsTheClusterOnOnePage(t *testing.T) {
+	c := servertest.New(t, 3, nil)
+	c.Leader()
+	page, code := statusOf(t, c)
+	for _, want := range []string{"3 members", "leader    m", "quorum    3 of 3 voters answer, 1 more may fail", "alarms    none", "backup    no member says", "follower", "m0", "m1", "m2", "3.7."} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not say %q:\n%s", want, page)
+		}
+	}
+	if code != 0 || strings.Contains(page, "\n! ") {
+		t.Errorf("exit code %d of\n%s", code, page)
+	}
+	c.Members[2].Stop()
+	text, code := statusOf(t, c, "-w", "json", "--command-timeout", "5s")
+	var st clusterStatus
+	if err := json.Unmarshal([]byte(text), &st); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	if code != 1 || st.Voters != 3 || st.Answering != 2 || st.Margin != 0 || len(st.Members) != 3 || st.Members[2].Role != "down" || st.Members[0].DiskFree == 0 {
+		t.Errorf("exit code %d, %+v", code, st)
+	}
+	problems := strings.Join(st.Problems, "\n")
+	if !strings.Contains(problems, "m2 is down") || !strings.Contains(problems, "no voter may fail any more") {
+		t.Errorf("problems: %s", problems)
+	}
+}
