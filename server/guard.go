@@ -12,11 +12,14 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
+	electionpb "github.com/holdfast-db/holdfast/proto/v3electionpb"
+	lockpb "github.com/holdfast-db/holdfast/proto/v3lockpb"
 )
 
 // rule says who may call a method, and what it needs.
 type rule struct {
 	learner func(req any) bool // Whether a learner answers it; nil: never.
+	waits   bool               // For others: that it takes long means nothing.
 }
 
 func always(any) bool { return true }
@@ -77,6 +80,15 @@ var guard = map[string]rule{
 	pb.Auth_RoleGrantPermission_FullMethodName:  {},
 	pb.Auth_RoleRevokePermission_FullMethodName: {},
 
+	// What these do with keys and leases is checked as such, in the caller's name.
+	lockpb.Lock_Lock_FullMethodName:             {waits: true},
+	lockpb.Lock_Unlock_FullMethodName:           {},
+	electionpb.Election_Campaign_FullMethodName: {waits: true},
+	electionpb.Election_Proclaim_FullMethodName: {},
+	electionpb.Election_Leader_FullMethodName:   {},
+	electionpb.Election_Observe_FullMethodName:  {},
+	electionpb.Election_Resign_FullMethodName:   {},
+
 	"/grpc.health.v1.Health/Check":                                   {learner: always},
 	"/grpc.health.v1.Health/Watch":                                   {learner: always},
 	"/grpc.health.v1.Health/List":                                    {learner: always},
@@ -135,7 +147,7 @@ func (c *core) answer(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	}
 	start := c.cfg.Clock.Mono()
 	answer, err := next(ctx, req)
-	if took := c.cfg.Clock.Mono() - start; took > c.cfg.SlowRequest {
+	if took := c.cfg.Clock.Mono() - start; took > c.cfg.SlowRequest && !guard[info.FullMethod].waits {
 		c.log.Warn("request was slow", "method", info.FullMethod, "took", took, "limit", c.cfg.SlowRequest)
 	}
 	return answer, err

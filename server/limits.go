@@ -54,6 +54,11 @@ const (
 	// requestTimeout without the two election timeouts that are added to it.
 	requestTimeout = 5 * time.Second
 
+	// claimTTL of the lease that a lock or a candidate gets who brings none, in
+	// seconds; giveUpPause is between attempts to take a claim back.
+	claimTTL    = 60
+	giveUpPause = 100 * time.Millisecond
+
 	// putOverheadBytes and leaseOverheadBytes are what a request is counted with
 	// against the quota beside its key and value.
 	putOverheadBytes   = 256

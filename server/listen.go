@@ -26,6 +26,8 @@ import (
 	"github.com/holdfast-db/holdfast/pki"
 	"github.com/holdfast-db/holdfast/proto/codec"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
+	electionpb "github.com/holdfast-db/holdfast/proto/v3electionpb"
+	lockpb "github.com/holdfast-db/holdfast/proto/v3lockpb"
 )
 
 // certificates secure one kind of connection; nil means cleartext.
@@ -228,6 +230,8 @@ func (s *Server) newGRPC(creds credentials.TransportCredentials) *grpc.Server {
 	pb.RegisterClusterServer(g, &clusterService{core: s.core})
 	pb.RegisterMaintenanceServer(g, &maintenanceService{core: s.core})
 	pb.RegisterAuthServer(g, pb.UnimplementedAuthServer{})
+	lockpb.RegisterLockServer(g, &lockService{onBehalf: newOnBehalf(s.core)})
+	electionpb.RegisterElectionServer(g, &electionService{onBehalf: newOnBehalf(s.core)})
 	healthpb.RegisterHealthServer(g, health.NewServer())
 	reflection.Register(g)
 	s.calls.addServices(g.GetServiceInfo())
