@@ -7,136 +7,129 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/holdfast-db/holdfast/server"
 )
 
-// options is what the command line and the environment say.
+// options is what the command line, the environment or the configuration file
+// say.
 type options struct {
-	cfg         server.Config
-	logLevel    string
-	logOutputs  string
-	logFormat   string
-	showVersion bool
-	forceNew    bool
+	cfg          server.Config
+	logLevel     string
+	logOutputs   string
+	logFormat    string
+	configFile   string
+	featureGates string
+	showVersion  bool
+	forceNew     bool
 	failpoints
+
+	warnings []warning // For the log, once there is one.
 }
 
-// flagSet declares every flag. A flag is named as in etcd where etcd has it;
-// its default stands here and nowhere else.
+// warning is what somebody should know about a setting that is let pass.
+type warning struct {
+	text string
+	args []any
+}
+
+func (o *options) warn(text string, args ...any) {
+	o.warnings = append(o.warnings, warning{text, args})
+}
+
+type tlsFiles = server.TLS
+
+// settingError is an error in a variable or a file, or among settings: the
+// command line itself is right then, and the exit code another.
+type settingError struct{ error }
+
+func (e settingError) Unwrap() error { return e.error }
+
+func wrongSetting(format string, args ...any) error { return settingError{fmt.Errorf(format, args...)} }
+
+// flagSet declares every flag of the table.
 func flagSet(o *options) *flag.FlagSet {
 	fs := flag.NewFlagSet("holdfast", flag.ContinueOnError)
 	fs.SetOutput(io.Discard) // An error is told once, without the whole list.
-	c := &o.cfg
-	*c = server.DefaultConfig(nil)
-
-	fs.StringVar(&c.Name, "name", "default", "`name` of this member, unique in the cluster")
-	fs.StringVar(&c.DataDir, "data-dir", "", "`folder` for all data of this member (default NAME.holdfast)")
-	fs.StringVar(&c.WALDir, "wal-dir", "", "`folder` for the Raft log, if it shall be elsewhere")
-	urlsVar(fs, &c.ListenPeerURLs, "listen-peer-urls", "http://localhost:2380", "`URLs` to listen on for other members, comma-separated")
-	urlsVar(fs, &c.ListenClientURLs, "listen-client-urls", "http://localhost:2379", "`URLs` to listen on for clients")
-	urlsVar(fs, &c.ListenMetricsURLs, "listen-metrics-urls", "", "more `URLs` that answer /metrics and /health")
-	urlsVar(fs, &c.AdvertisePeerURLs, "initial-advertise-peer-urls", "", "`URLs` by which other members reach this one (default: those listened on)")
-	urlsVar(fs, &c.AdvertiseClientURLs, "advertise-client-urls", "", "`URLs` by which clients reach this one (default: those listened on)")
-	fs.StringVar(&c.InitialCluster, "initial-cluster", "", "`NAME=URL,…` of all first members (default: this one alone)")
-	fs.StringVar(&c.InitialClusterState, "initial-cluster-state", server.StateNew, "`new`, or existing to join a running cluster; ignored when there is data")
-	fs.StringVar(&c.InitialClusterToken, "initial-cluster-token", "etcd-cluster", "`token` that keeps two clusters with equal URLs apart")
-
-	fs.BoolVar(&o.forceNew, "force-new-cluster", false, "start as the only member of a new cluster, with all that this member's log holds; the old directory is kept")
-
-	millisVar(fs, &c.HeartbeatInterval, "heartbeat-interval", 100*time.Millisecond, "`milliseconds` between heartbeats of the leader")
-	millisVar(fs, &c.ElectionTimeout, "election-timeout", time.Second, "`milliseconds` without a leader until an election")
-	fs.BoolVar(&c.PreVote, "pre-vote", true, "ask before an election whether it could be won")
-	fs.Uint64Var(&c.SnapshotCatchUpEntries, "snapshot-catchup-entries", 5000, "log `entries` kept for slow members after a checkpoint")
-	fs.Uint64("snapshot-count", 10000, "accepted without effect: checkpoints follow `entries`' bytes and time")
-	fs.Int64Var(&c.QuotaBytes, "quota-backend-bytes", 0, "`bytes` that the store may reach (0: 2 GiB; negative: no quota)")
-	fs.IntVar(&c.TxnOpsMax, "max-txn-ops", server.TxnOpsMaxDefault, "`operations` in one transaction")
-	fs.IntVar(&c.RequestBytesMax, "max-request-bytes", server.RequestBytesMaxDefault, "`bytes` of one request")
-	fs.IntVar(&c.LearnersMax, "max-learners", server.LearnersMaxDefault, "`learners` at a time")
-	fs.BoolVar(&c.StrictReconfigCheck, "strict-reconfig-check", true, "refuse changes of members that would lose the quorum")
-	fs.StringVar(&c.AutoCompactionMode, "auto-compaction-mode", "periodic", "`mode`: periodic, or revision")
-	fs.StringVar(&c.AutoCompactionRetention, "auto-compaction-retention", "0", "how much history auto-compaction keeps: hours or a `duration`, or a number of revisions; 0 turns it off")
-	fs.DurationVar(&c.WatchProgressInterval, "watch-progress-notify-interval", 10*time.Minute, "`duration` between progress notices on idle watches")
-	fs.DurationVar(&c.SlowRequest, "warning-unary-request-duration", 300*time.Millisecond, "log requests that take longer than this `duration`")
-	fs.BoolVar(&c.EnablePprof, "enable-pprof", false, "serve /debug/pprof on the client URLs")
-
-	fs.StringVar(&c.ArchiveURL, "archive-url", "", "`URL` of the continuous archive: file:///folder or s3://bucket/prefix?region=…&endpoint=…")
-	fs.StringVar(&c.ArchiveMode, "archive-mode", server.ArchiveAsync, "`mode`: async, or sync, where a write is answered once it is in the archive")
-	fs.StringVar(&c.ArchivePolicy, "archive-policy", "gap", "`policy` when too much waits for the archive: gap, or stop-writes")
-	fs.Int64Var(&c.ArchiveLimitBytes, "archive-limit-bytes", 4<<30, "`bytes` of history that may wait for the archive")
-	fs.DurationVar(&c.ArchiveDrillInterval, "archive-drill-interval", 0, "`duration` between two drills, which restore the archive into a scratch folder; 0 turns them off")
-	urlsVar(fs, &c.ArchiveRecipients, "archive-recipients", "", "age public `keys` that the archive is encrypted for, comma-separated")
-
-	tlsVars(fs, &c.ClientTLS, "", "clients")
-	tlsVars(fs, &c.PeerTLS, "peer-", "other members")
-
-	fs.StringVar(&o.logLevel, "log-level", "info", "`level`: debug, info, warn or error")
-	fs.StringVar(&o.logOutputs, "log-outputs", "stderr", "`where` logs go: stderr, stdout or a file")
-	fs.StringVar(&o.logFormat, "log-format", "json", "`format` of logs: json, or console for people")
-	fs.BoolVar(&o.showVersion, "version", false, "print the version and exit")
+	o.cfg = server.DefaultConfig(nil)
+	for _, r := range allRows() {
+		s := newSetting(&r, o)
+		if v := r.startValue(); v != "" {
+			if err := s.Set(v); err != nil {
+				fmt.Fprintf(os.Stderr, "holdfast: default of --%s: %v\n", r.name, err) // TestDefaultsAreValues keeps this from happening.
+			}
+		}
+		fs.Var(s, r.name, r.says)
+	}
 	return fs
 }
 
-func tlsVars(fs *flag.FlagSet, t *server.TLS, prefix, who string) {
-	fs.StringVar(&t.CertFile, prefix+"cert-file", "", "certificate `file` shown to "+who)
-	fs.StringVar(&t.KeyFile, prefix+"key-file", "", "key `file` of that certificate")
-	fs.StringVar(&t.CAFile, prefix+"trusted-ca-file", "", "`file` with the authorities that may sign certificates of "+who)
-	fs.BoolVar(&t.ClientCertAuth, prefix+"client-cert-auth", false, "demand a certificate of "+who)
-	if prefix != "" {
-		fs.StringVar(&t.ClientCertFile, prefix+"client-cert-file", "", "certificate `file` for dialing, in place of "+prefix+"cert-file")
-		fs.StringVar(&t.ClientKeyFile, prefix+"client-key-file", "", "key `file` of that certificate")
-	}
-}
-
-// later names flags of etcd that this version does not know yet, so that a
-// unit file is refused by name rather than run without what it asks for.
-var later = []string{
-	"auto-tls", "peer-auto-tls", "auth-token", "bcrypt-cost", "auth-token-ttl", "client-crl-file", "peer-crl-file",
-	"client-cert-allowed-hostname", "peer-cert-allowed-cn", "peer-cert-allowed-hostname", "cipher-suites",
-	"tls-min-version", "tls-max-version", "listen-client-http-urls", "config-file",
-	"corrupt-check-time", "compact-hash-check-time", "compact-hash-check-enabled", "feature-gates", "cors",
-	"host-whitelist", "metrics", "max-concurrent-streams", "grpc-keepalive-min-time", "grpc-keepalive-interval",
-	"grpc-keepalive-timeout", "compaction-batch-limit", "discovery-srv", "discovery-token", "socket-reuse-port",
-	"socket-reuse-address", "distributed-tracing-address", "enable-distributed-tracing", "logger", "max-snapshots",
-	"max-wals", "compaction-sleep-interval", "downgrade-check-time", "max-concurrent-requests",
-}
-
-// parse reads flags, then the environment for what the flags left out.
+// parse reads flags, then the environment for what the flags left out, or the
+// configuration file in place of both.
 func parse(args []string, environ []string, help io.Writer) (*options, error) {
 	o := &options{}
 	fs := flagSet(o)
 	o.failpointFlags(fs)
-	for _, arg := range args {
-		name := strings.TrimLeft(arg, "-")
-		name, _, _ = strings.Cut(name, "=")
-		if strings.HasPrefix(arg, "-") && slices.Contains(unbuilt, name) {
-			return nil, fmt.Errorf("flag --%s is in builds for tests alone: leave it out, or build with go build -tags failpoints ./cmd/holdfast", name)
-		}
-		if strings.HasPrefix(arg, "-") && slices.Contains(later, name) {
-			return nil, fmt.Errorf("flag --%s is not supported by this version: leave it out", name)
-		}
-	}
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		fs.SetOutput(help)
-		fmt.Fprintln(help, "holdfast runs a member of a cluster; holdfast dev runs three on this machine. Flags, also as variables HOLDFAST_NAME or ETCD_NAME:")
-		fs.PrintDefaults()
+		writeHelp(help)
 		return nil, err
 	case err != nil:
-		return nil, fmt.Errorf("%w: see holdfast --help", err)
+		return nil, explain(fs, err)
 	}
 	if fs.NArg() > 0 {
 		return nil, fmt.Errorf("%q is not a flag: flags begin with --, see holdfast --help", fs.Arg(0))
 	}
-	return o, fromEnvironment(fs, environ)
+	if o.showVersion {
+		return o, nil
+	}
+	file := o.configFile
+	for _, prefix := range environPrefixes {
+		if v, ok := lookup(environ, prefix+"CONFIG_FILE"); ok && file == "" {
+			file = v
+		}
+	}
+	var given map[string]bool
+	var err error
+	if file != "" {
+		o, fs, given, err = fromFile(o, fs, environ, file)
+	} else {
+		given, err = fromEnvironment(fs, environ)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return o, o.judge(fs, given)
+}
+
+// explain says what is wrong with a flag, and which one may have been meant.
+func explain(fs *flag.FlagSet, err error) error {
+	name, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
+	if !unknown {
+		return fmt.Errorf("%w: see holdfast --help", err)
+	}
+	if slices.Contains(unbuilt, name) {
+		return fmt.Errorf("flag --%s is in builds for tests alone: leave it out, or build with go build -tags failpoints ./cmd/holdfast", name)
+	}
+	var known []string
+	fs.VisitAll(func(f *flag.Flag) { known = append(known, f.Name) })
+	if near := nearest(name, known); near != "" {
+		return fmt.Errorf("there is no flag --%s: did you mean --%s? See holdfast --help", name, near)
+	}
+	return fmt.Errorf("there is no flag --%s: see holdfast --help", name)
+}
+
+var environPrefixes = []string{"HOLDFAST_", "ETCD_"}
+
+func environName(flag string) string {
+	return strings.ToUpper(strings.NewReplacer("-", "_", ".", "_").Replace(flag))
 }
 
 // fromEnvironment sets each flag that was not given from HOLDFAST_NAME or
-// ETCD_NAME. Variables without a flag are nobody's business.
-func fromEnvironment(fs *flag.FlagSet, environ []string) error {
+// ETCD_NAME, and tells which were given by either. Variables without a flag are
+// nobody's business.
+func fromEnvironment(fs *flag.FlagSet, environ []string) (map[string]bool, error) {
 	given := map[string]bool{}
 	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
 	var bad error
@@ -144,19 +137,20 @@ func fromEnvironment(fs *flag.FlagSet, environ []string) error {
 		if given[f.Name] || bad != nil {
 			return
 		}
-		name := strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		for _, prefix := range []string{"HOLDFAST_", "ETCD_"} {
-			value, ok := lookup(environ, prefix+name)
-			if !ok {
+		for _, prefix := range environPrefixes {
+			name := prefix + environName(f.Name)
+			value, ok := lookup(environ, name)
+			if !ok || value == "" { // As etcd: unit files set variables to nothing.
 				continue
 			}
+			given[f.Name] = true
 			if err := fs.Set(f.Name, value); err != nil {
-				bad = fmt.Errorf("environment variable %s is %q: %w", prefix+name, value, err)
+				bad = wrongSetting("environment variable %s is %q: %w", name, value, err)
 			}
 			return
 		}
 	})
-	return bad
+	return given, bad
 }
 
 func lookup(environ []string, name string) (string, bool) {
@@ -168,54 +162,25 @@ func lookup(environ []string, name string) (string, bool) {
 	return "", false
 }
 
-// urls is a comma-separated list; the last one given wins.
-type urls struct{ list *[]string }
-
-func urlsVar(fs *flag.FlagSet, p *[]string, name, def, usage string) {
-	v := urls{p}
-	v.Set(def) // Cannot fail.
-	fs.Var(v, name, usage)
-}
-
-func (u urls) String() string {
-	if u.list == nil {
-		return ""
-	}
-	return strings.Join(*u.list, ",")
-}
-
-func (u urls) Set(s string) error {
-	*u.list = nil
-	for _, part := range strings.Split(s, ",") {
-		if part = strings.TrimSpace(part); part != "" {
-			*u.list = append(*u.list, part)
+// judge refuses what the table refuses, notes what has no effect, and reads
+// the settings that have a grammar of their own.
+func (o *options) judge(fs *flag.FlagSet, given map[string]bool) error {
+	for _, r := range allRows() {
+		if !given[r.name] {
+			continue
+		}
+		s, ok := fs.Lookup(r.name).Value.(*setting)
+		if !ok {
+			continue
+		}
+		if err := r.refusal(s); err != nil {
+			return err
+		}
+		if r.state == accepted {
+			o.warn("setting has no effect", "flag", r.name, "why", r.why)
 		}
 	}
-	return nil
-}
-
-// millis is a number of milliseconds, as etcd's timing flags are.
-type millis struct{ d *time.Duration }
-
-func millisVar(fs *flag.FlagSet, p *time.Duration, name string, def time.Duration, usage string) {
-	*p = def
-	fs.Var(millis{p}, name, usage)
-}
-
-func (m millis) String() string {
-	if m.d == nil {
-		return ""
-	}
-	return strconv.FormatInt(m.d.Milliseconds(), 10)
-}
-
-func (m millis) Set(s string) error {
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n <= 0 {
-		return fmt.Errorf("%q is not a positive number of milliseconds", s)
-	}
-	*m.d = time.Duration(n) * time.Millisecond
-	return nil
+	return o.judgeFeatures()
 }
 
 // logOutput opens where logs go.

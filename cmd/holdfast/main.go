@@ -46,6 +46,9 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "holdfast: %v\n", err)
+		if errors.As(err, new(settingError)) {
+			return exitFailed
+		}
 		return exitUsage
 	}
 	if o.showVersion {
@@ -60,6 +63,9 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		fmt.Fprintf(stderr, "holdfast: %v\n", err)
 		return exitFailed
+	}
+	for _, w := range o.warnings {
+		o.cfg.Logger.Warn(w.text, w.args...)
 	}
 	stop, err := o.serveFailpoints()
 	if err == nil {
