@@ -96,6 +96,10 @@ type Config struct {
 	SocketReuseAddress bool
 	EnablePprof        bool // /debug/pprof on the client URLs.
 
+	EnableGateway bool     // Set by DefaultConfig: answer JSON on /v3 of the client URLs.
+	CORS          []string // Origins whose pages may call. Default: all.
+	HostWhitelist []string // Names by which cleartext HTTP may call, against DNS rebinding. Default: all.
+
 	// ProtocolVersion is the version of etcd that clients are told. Default: the one tested against.
 	ProtocolVersion string
 
@@ -111,7 +115,7 @@ type Config struct {
 
 // DefaultConfig is what a member runs with when nothing is said.
 func DefaultConfig(log hclog.Logger) Config {
-	return Config{Logger: log, PreVote: true, StrictReconfigCheck: true}
+	return Config{Logger: log, PreVote: true, StrictReconfigCheck: true, EnableGateway: true}
 }
 
 // withDefaults fills in what was left out.

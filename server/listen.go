@@ -138,6 +138,13 @@ func (s *Server) openClients(c *certificates) error {
 	})
 	s.grpc = s.newGRPC(doorCredentials{})
 	s.inside = newInside(s.newGRPC(insecure.NewCredentials()))
+	if s.cfg.EnableGateway {
+		g, err := s.newGateway()
+		if err != nil {
+			return err
+		}
+		s.gateway = g
+	}
 	s.http = s.newHTTP(s.clientHTTP())
 	s.metricsServer = s.newHTTP(s.metricsHTTP())
 	for _, u := range s.cfg.ListenClientURLs {
@@ -182,6 +189,9 @@ func (s *Server) closeClients() {
 	s.hub.Close() // Watches never end by themselves.
 	s.grpc.GracefulStop()
 	timer.Stop()
+	if s.gateway != nil {
+		s.gateway.conn.Close()
+	}
 	s.inside.grpc.Stop()
 	s.http.Close()
 	s.metricsServer.Close()

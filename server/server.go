@@ -50,6 +50,7 @@ type Server struct {
 	door      *frontdoor.Door
 	grpc      *grpc.Server
 	inside    *inside
+	gateway   *jsonGateway // Nil when it is turned off.
 	http      *http.Server
 	clients   []clientListener
 

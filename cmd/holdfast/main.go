@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc/grpclog"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/logs"
@@ -56,6 +57,7 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 			server.ProtocolVersion, version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return 0
 	}
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard)) // It writes of clients that left to the terminal, past our log.
 	out, err := o.logOutput()
 	if err == nil {
 		o.cfg.Logger, err = logs.New(out, o.logLevel, o.logFormat, clock.Real())

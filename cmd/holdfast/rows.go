@@ -139,9 +139,9 @@ func httpRows() []row {
 	return []row{
 		{name: "listen-client-http-urls", kind: isList, says: "URLs that answer plain HTTP; those of listen-client-urls answer gRPC alone then", state: later, example: "http://localhost:1"},
 		{name: "listen-metrics-urls", kind: isList, says: "more URLs that answer /metrics and /health", state: done, at: func(o *options) any { return &o.cfg.ListenMetricsURLs }, example: "http://localhost:1"},
-		{name: "enable-grpc-gateway", kind: isSwitch, initial: "true", says: "answer JSON on /v3", state: later, example: "false"},
-		{name: "cors", kind: isList, initial: "*", says: "origins whose pages may call", state: later, example: "https://h"},
-		{name: "host-whitelist", kind: isList, initial: "*", says: "names by which cleartext HTTP may call this member", state: later, example: "h"},
+		{name: "enable-grpc-gateway", kind: isSwitch, initial: "true", says: "answer JSON on /v3", state: done, at: func(o *options) any { return &o.cfg.EnableGateway }, example: "false"},
+		{name: "cors", kind: isList, initial: "*", says: "origins whose pages may call", state: done, at: func(o *options) any { return &o.cfg.CORS }, example: "https://h"},
+		{name: "host-whitelist", kind: isList, initial: "*", says: "names by which cleartext HTTP may call this member", state: done, at: func(o *options) any { return &o.cfg.HostWhitelist }, example: "h"},
 	}
 }
 
