@@ -64,6 +64,10 @@ const (
 	putOverheadBytes   = 256
 	leaseOverheadBytes = 64
 
+	// rangePartBytes is about what a part of RangeStream has: enough that its cost
+	// is in the bytes, and little in memory for many streams.
+	rangePartBytes = 512 << 10
+
 	// snapshotChunkBytes of the Snapshot stream, as etcd.
 	snapshotChunkBytes = 32 << 10
 
