@@ -36,6 +36,17 @@ const (
 	// two members that are not further apart have one in common.
 	digestInterval  = time.Second
 	digestsReported = 16
+	// bootCheckMax is how long a member that starts waits for the hashes of others;
+	// compactHashCheckDefault is as etcd's.
+	bootCheckMax            = 30 * time.Second
+	compactHashCheckDefault = time.Minute
+
+	// A learner is given its vote after promoteLooks in a row at which it had all but
+	// promoteLagMax of the committed entries: one that falls behind again would cost
+	// the quorum a vote.
+	promoteInterval = time.Second
+	promoteLooks    = 3
+	promoteLagMax   = 100
 	// splitPatience is how long members may differ without a quorum for one side:
 	// the one that decides may be starting.
 	splitPatience = 10 * time.Second
@@ -93,7 +104,7 @@ const (
 	socketPathMax = 107
 
 	// keepaliveMin is how often a client may ask whether the connection lives;
-	// keepaliveInterval and keepaliveTimeout are how this side asks. As etcd.
+	// keepaliveInterval and keepaliveTimeout are how this side asks. Defaults, as etcd.
 	keepaliveMin      = 5 * time.Second
 	keepaliveInterval = 2 * time.Hour
 	keepaliveTimeout  = 20 * time.Second

@@ -227,8 +227,8 @@ func (s *Server) newGRPC(creds credentials.TransportCredentials) *grpc.Server {
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(streams),
 		grpc.ConnectionTimeout(sniffTimeout),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMin}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveInterval, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: s.cfg.KeepAliveMinTime}),
+		grpc.KeepaliveParams(s.keepAlive()),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 		grpc.NumStreamWorkers(streamWorkers),
@@ -246,6 +246,15 @@ func (s *Server) newGRPC(creds credentials.TransportCredentials) *grpc.Server {
 	reflection.Register(g)
 	s.calls.addServices(g.GetServiceInfo())
 	return g
+}
+
+// keepAlive says how this member probes connections of clients.
+func (s *Server) keepAlive() keepalive.ServerParameters {
+	p := keepalive.ServerParameters{Time: s.cfg.KeepAliveInterval, Timeout: s.cfg.KeepAliveTimeout}
+	if p.Time == 0 {
+		p.Time = math.MaxInt64 // gRPC takes 0 for two hours.
+	}
+	return p
 }
 
 // inside serves the program that embeds the member, without a network.

@@ -8,7 +8,6 @@ import (
 	"io"
 
 	"github.com/holdfast-db/holdfast/internal/ident"
-	"github.com/holdfast-db/holdfast/mvcc"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/raftnode"
@@ -100,7 +99,7 @@ func (s *maintenanceService) Defragment(ctx context.Context, _ *pb.DefragmentReq
 }
 
 func (s *maintenanceService) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.HashResponse, error) {
-	h, err := s.hashKV(ctx, 0)
+	h, err := s.hashAt(ctx, 0)
 	if err != nil {
 		return nil, toWire(err)
 	}
@@ -109,17 +108,8 @@ func (s *maintenanceService) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.H
 	return answer, nil
 }
 
-func (s *maintenanceService) hashKV(ctx context.Context, rev ident.Revision) (mvcc.Hash, error) {
-	store, err := s.replica.Use()
-	if err != nil {
-		return mvcc.Hash{}, err
-	}
-	defer store.Release()
-	return store.HashKV(ctx, rev)
-}
-
 func (s *maintenanceService) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
-	h, err := s.hashKV(ctx, ident.Revision(r.Revision))
+	h, err := s.hashAt(ctx, ident.Revision(r.Revision))
 	if err != nil {
 		return nil, toWire(err)
 	}
