@@ -12,13 +12,13 @@ import (
 // Downgrade judges a version as etcd does: the one before this is the only one
 // that can be gone back to. Nothing has to be prepared for that here, as each
 // format names its version and is refused by name (docs/format): so there is
-// never a downgrade under way that could be called off.
+// never a downgrade under way, and to call it off is always well.
 func (s *maintenanceService) Downgrade(ctx context.Context, r *pb.DowngradeRequest) (*pb.DowngradeResponse, error) {
 	if err := s.linearize(ctx); err != nil {
 		return nil, toWire(err)
 	}
 	if r.Action == pb.DowngradeRequest_CANCEL {
-		return nil, errNoDowngrade
+		return s.downgradeAnswer(), nil
 	}
 	if _, ok := pb.DowngradeRequest_DowngradeAction_name[int32(r.Action)]; !ok {
 		return nil, errUnknownMethod
@@ -31,7 +31,12 @@ func (s *maintenanceService) Downgrade(ctx context.Context, r *pb.DowngradeReque
 	if major != ownMajor || minor != ownMinor-1 {
 		return nil, errDowngradeTarget
 	}
-	return &pb.DowngradeResponse{Header: s.header(), Version: fmt.Sprintf("%d.%d.0", ownMajor, ownMinor)}, nil
+	return s.downgradeAnswer(), nil
+}
+
+func (s *maintenanceService) downgradeAnswer() *pb.DowngradeResponse {
+	major, minor, _ := parseVersion(s.cfg.ProtocolVersion)
+	return &pb.DowngradeResponse{Header: s.header(), Version: fmt.Sprintf("%d.%d", major, minor)}
 }
 
 // parseVersion reads MAJOR.MINOR and MAJOR.MINOR.PATCH.

@@ -43,7 +43,6 @@ var (
 	errNotLeader         = status.Error(codes.FailedPrecondition, "etcdserver: not leader")
 	errBadTransferee     = status.Error(codes.FailedPrecondition, "etcdserver: bad leader transferee")
 	errLearner           = status.Error(codes.FailedPrecondition, "etcdserver: rpc not supported for learner")
-	errNoDowngrade       = status.Error(codes.FailedPrecondition, "etcdserver: no inflight downgrade job")
 	errDowngradeFormat   = status.Error(codes.InvalidArgument, "etcdserver: wrong downgrade target version format")
 	errDowngradeTarget   = status.Error(codes.InvalidArgument, "etcdserver: invalid downgrade target version")
 	errUnknownMethod     = status.Error(codes.Unknown, "etcdserver: unknown method")
