@@ -47,6 +47,11 @@ type RangeArgs struct {
 	// Inclusive; 0 means no bound, as does a lower bound below 0, while an upper
 	// one below 0 leaves nothing. Count does not heed them.
 	MinMod, MaxMod, MinCreate, MaxCreate ident.Revision
+
+	// PartBytes ends the answer once its rows have as many, where more keys follow:
+	// Next is the first of them, and Count knows of none of them. Not for sorted rows.
+	// 0: the answer is whole.
+	PartBytes int
 }
 
 // RangeResult is the answer of a range.
@@ -55,6 +60,7 @@ type RangeResult struct {
 	Count    int64          // Keys in the interval, before limit and filters.
 	More     bool           // The limit left rows out.
 	Revision ident.Revision // The head, also when the past was read.
+	Next     []byte         // Where the next part begins. Nil: this was the last, or all.
 }
 
 // View is the store as of one entry. It belongs to one goroutine, is cheap, and
@@ -161,6 +167,10 @@ func (s *source) rangeAt(ctx context.Context, a *RangeArgs, at ident.Revision) (
 		if n%rangeCheckKeys == 0 && ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
+		if a.PartBytes > 0 && c.bytes >= a.PartBytes && !c.result.More {
+			c.result.Next = bytes.Clone(sc.key)
+			return c.result, nil
+		}
 		c.result.Count++
 		if c.result.More && !a.sorted() {
 			sc.countOnly() // From the next key on.
@@ -184,6 +194,7 @@ type collector struct {
 	arena  arena
 	kept   []item // When they are to be sorted.
 	passed int64  // Rows that passed the filters.
+	bytes  int    // Of the rows in result, when they are not sorted.
 }
 
 // item is a row that may be part of the answer.
@@ -248,6 +259,7 @@ func (c *collector) take(key []byte, f *found, at ident.Revision) error {
 	}
 	kv, err := c.row(&it)
 	c.result.KVs = append(c.result.KVs, kv)
+	c.bytes += len(kv)
 	return err
 }
 

@@ -89,6 +89,15 @@ func TestALaterTermEndsOnlyWhatRaftGotBeforeIt(t *testing.T) {
 	}
 }
 
+func TestNothingIsProposedWhileTooMuchWaitsForApply(t *testing.T) {
+	n := &Node{cfg: Config{RequestBytesMax: 10}}
+	n.commit.Store(ApplyLagMax + 2)
+	n.apply.applied.Store(1)
+	if _, err := n.propose(t.Context(), []byte("x"), nil); !errors.Is(err, ErrBusy) {
+		t.Errorf("%d entries behind: %v", ApplyLagMax+1, err)
+	}
+}
+
 func TestWaitersAreBounded(t *testing.T) {
 	s := newWaiters()
 	s.bytes.Store(WaitingBytesMax)

@@ -88,6 +88,18 @@ type Config struct {
 	LearnersMax            int    // Default 1.
 	StrictReconfigCheck    bool   // Set by DefaultConfig: refuse changes of members that would lose the quorum.
 
+	// LearnerAutoPromote has the leader give each learner its vote once it keeps up.
+	LearnerAutoPromote bool
+
+	KeepAliveMinTime  time.Duration // How often clients may probe a connection. Default 5 s.
+	KeepAliveInterval time.Duration // Silence after which this member does. Set by DefaultConfig: 2 h; 0: never.
+	KeepAliveTimeout  time.Duration // For the answer to that. Default 20 s.
+
+	InitialCorruptCheck  bool          // Refuse to serve with other keys than another member has.
+	CorruptCheckTime     time.Duration // Between comparisons of all keys of the members. Default: never.
+	CompactHashCheck     bool          // Compare all keys as of each compaction.
+	CompactHashCheckTime time.Duration // Between looks whether there was one. Default 1 min.
+
 	AutoCompactionMode      string        // "periodic" or "revision".
 	AutoCompactionRetention string        // A duration or hours, or a number of revisions. "0": off.
 	WatchProgressInterval   time.Duration // Default 10 min.
@@ -127,6 +139,10 @@ type Config struct {
 	SocketReusePort bool // Let other processes listen on the same ports.
 	EnablePprof     bool // /debug/pprof on the client URLs.
 
+	EnableGateway bool     // Set by DefaultConfig: answer JSON on /v3 of the client URLs.
+	CORS          []string // Origins whose pages may call. Default: all.
+	HostWhitelist []string // Names by which cleartext HTTP may call, against DNS rebinding. Default: all.
+
 	// ProtocolVersion is the version of etcd that clients are told. Default: the one tested against.
 	ProtocolVersion string
 
@@ -142,11 +158,17 @@ type Config struct {
 
 // DefaultConfig is what a member runs with when nothing is said.
 func DefaultConfig(log hclog.Logger) Config {
-	return Config{Logger: log, PreVote: true, StrictReconfigCheck: true}
+	return Config{
+		Logger: log, PreVote: true, StrictReconfigCheck: true, EnableGateway: true,
+		KeepAliveInterval: keepaliveInterval,
+	}
 }
 
 // withDefaults fills in what was left out.
 func (c Config) withDefaults() Config {
+	set(&c.CompactHashCheckTime, compactHashCheckDefault)
+	set(&c.KeepAliveMinTime, keepaliveMin)
+	set(&c.KeepAliveTimeout, keepaliveTimeout)
 	set(&c.Name, "default")
 	set(&c.DataDir, c.Name+".holdfast")
 	if len(c.ListenPeerURLs) == 0 {

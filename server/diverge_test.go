@@ -29,6 +29,29 @@ func must(t testing.TB, err error) {
 // past: its digests differ from now on.
 func diverge(t testing.TB, m *servertest.Member) {
 	t.Helper()
+	reseed(t, m, func(seed *mvcc.Seed) { seed.Meta.Digest[0] ^= 1 })
+}
+
+// rot changes the value of a key of such a member and nothing else: its digests
+// are as before.
+func rot(t testing.TB, m *servertest.Member) {
+	t.Helper()
+	reseed(t, m, func(seed *mvcc.Seed) {
+		next, changed := seed.Next, false
+		seed.Next = func() (key, kv []byte, err error) {
+			key, kv, err = next()
+			if kv = slices.Clone(kv); len(kv) > 0 && !changed {
+				kv[len(kv)-1] ^= 1
+				changed = true
+			}
+			return key, kv, err
+		}
+	})
+}
+
+// reseed gives a stopped member a store made of its own, and of what change does.
+func reseed(t testing.TB, m *servertest.Member, change func(*mvcc.Seed)) {
+	t.Helper()
 	dir, err := datadir.Open(vfs.OS(), m.Config.DataDir)
 	must(t, err)
 	defer dir.Close()
@@ -41,7 +64,6 @@ func diverge(t testing.TB, m *servertest.Member) {
 	must(t, err)
 	v := old.Base().View()
 	seed := mvcc.Seed{Meta: v.Meta(), Last: v.Meta().Applied.Index}
-	seed.Meta.Digest[0] ^= 1
 	for table := backend.TableLease; table <= backend.TableMeta; table++ {
 		must(t, v.TableRows(table, func(key, value []byte) error {
 			seed.Rows = append(seed.Rows, backend.RowChange{Table: table, Key: slices.Clone(key), Value: slices.Clone(value)})
@@ -55,6 +77,7 @@ func diverge(t testing.TB, m *servertest.Member) {
 		step = c.Next
 		return key, kv, err
 	}
+	change(&seed)
 	next, err := dir.Next()
 	must(t, err)
 	s, err := mvcc.CreateFrom(config(next), seed)

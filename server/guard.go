@@ -12,11 +12,14 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
+	electionpb "github.com/holdfast-db/holdfast/proto/v3electionpb"
+	lockpb "github.com/holdfast-db/holdfast/proto/v3lockpb"
 )
 
 // rule says who may call a method, and what it needs.
 type rule struct {
 	learner func(req any) bool // Whether a learner answers it; nil: never.
+	waits   bool               // For others: that it takes long means nothing.
 }
 
 func always(any) bool { return true }
@@ -76,6 +79,15 @@ var guard = map[string]rule{
 	pb.Auth_RoleDelete_FullMethodName:           {},
 	pb.Auth_RoleGrantPermission_FullMethodName:  {},
 	pb.Auth_RoleRevokePermission_FullMethodName: {},
+
+	// What these do with keys and leases is checked as such, in the caller's name.
+	lockpb.Lock_Lock_FullMethodName:             {waits: true},
+	lockpb.Lock_Unlock_FullMethodName:           {},
+	electionpb.Election_Campaign_FullMethodName: {waits: true},
+	electionpb.Election_Proclaim_FullMethodName: {},
+	electionpb.Election_Leader_FullMethodName:   {},
+	electionpb.Election_Observe_FullMethodName:  {},
+	electionpb.Election_Resign_FullMethodName:   {},
 
 	"/grpc.health.v1.Health/Check":                                   {learner: always},
 	"/grpc.health.v1.Health/Watch":                                   {learner: always},
@@ -148,7 +160,7 @@ func (c *core) answer(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	answer, err := next(ctx, req)
 	took := c.cfg.Clock.Mono() - start
 	c.metrics.requests.observe(info.FullMethod, took, err)
-	if took > c.cfg.SlowRequest {
+	if took > c.cfg.SlowRequest && !guard[info.FullMethod].waits {
 		c.tellSlow(info.FullMethod, req, answer, took, err)
 	}
 	return answer, err

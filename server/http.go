@@ -14,6 +14,10 @@ import (
 func (s *Server) clientHTTP() http.Handler {
 	mux := s.metricsHTTP()
 	mux.HandleFunc("/debug/vars", onlyGET(s.vars))
+	if s.gateway != nil {
+		mux.Handle("/v3/", s.gateway)
+		mux.HandleFunc("/openapi.json", openAPI)
+	}
 	if s.cfg.EnablePprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -21,7 +25,7 @@ func (s *Server) clientHTTP() http.Handler {
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
-	return mux
+	return s.access(mux)
 }
 
 // metricsHTTP is what the metrics URLs answer.

@@ -200,6 +200,7 @@ const (
 	askClock           uint8 = 4
 	askDigests         uint8 = 5
 	askClaim           uint8 = 6
+	askHash            uint8 = 7
 )
 
 // answerPeer answers what another member asks.
@@ -223,6 +224,8 @@ func (c *core) answerPeer(ctx context.Context, _ ident.MemberID, kind uint8, dat
 		return c.answerDigests(ident.Index(id)), nil
 	case askClaim:
 		return c.answerClaim(ident.Index(id))
+	case askHash:
+		return c.answerHash(ctx, ident.Revision(id))
 	case askPromote:
 		return c.promoteForPeer(ctx, ident.MemberID(id))
 	}

@@ -36,6 +36,14 @@ func (s *Server) publish(ctx context.Context) error {
 			return nil
 		}
 	}
+	if s.cfg.InitialCorruptCheck {
+		if err := s.checkAtBoot(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+	}
 	s.serveClients()
 	s.log.Info("ready to serve client requests", "cluster-id", s.id.Cluster, "member-id", s.id.Member, "name", s.cfg.Name, "urls", s.cfg.AdvertiseClientURLs)
 	close(s.ready)

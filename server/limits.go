@@ -36,6 +36,17 @@ const (
 	// two members that are not further apart have one in common.
 	digestInterval  = time.Second
 	digestsReported = 16
+	// bootCheckMax is how long a member that starts waits for the hashes of others;
+	// compactHashCheckDefault is as etcd's.
+	bootCheckMax            = 30 * time.Second
+	compactHashCheckDefault = time.Minute
+
+	// A learner is given its vote after promoteLooks in a row at which it had all but
+	// promoteLagMax of the committed entries: one that falls behind again would cost
+	// the quorum a vote.
+	promoteInterval = time.Second
+	promoteLooks    = 3
+	promoteLagMax   = 100
 	// splitPatience is how long members may differ without a quorum for one side:
 	// the one that decides may be starting.
 	splitPatience = 10 * time.Second
@@ -54,10 +65,19 @@ const (
 	// requestTimeout without the two election timeouts that are added to it.
 	requestTimeout = 5 * time.Second
 
+	// claimTTL of the lease that a lock or a candidate gets who brings none, in
+	// seconds; giveUpPause is between attempts to take a claim back.
+	claimTTL    = 60
+	giveUpPause = 100 * time.Millisecond
+
 	// putOverheadBytes and leaseOverheadBytes are what a request is counted with
 	// against the quota beside its key and value.
 	putOverheadBytes   = 256
 	leaseOverheadBytes = 64
+
+	// rangePartBytes is about what a part of RangeStream has: enough that its cost
+	// is in the bytes, and little in memory for many streams.
+	rangePartBytes = 512 << 10
 
 	// snapshotChunkBytes of the Snapshot stream, as etcd.
 	snapshotChunkBytes = 32 << 10
@@ -84,7 +104,7 @@ const (
 	socketPathMax = 107
 
 	// keepaliveMin is how often a client may ask whether the connection lives;
-	// keepaliveInterval and keepaliveTimeout are how this side asks. As etcd.
+	// keepaliveInterval and keepaliveTimeout are how this side asks. Defaults, as etcd.
 	keepaliveMin      = 5 * time.Second
 	keepaliveInterval = 2 * time.Hour
 	keepaliveTimeout  = 20 * time.Second

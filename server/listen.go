@@ -26,6 +26,8 @@ import (
 	"github.com/holdfast-db/holdfast/internal/frontdoor"
 	"github.com/holdfast-db/holdfast/proto/codec"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
+	electionpb "github.com/holdfast-db/holdfast/proto/v3electionpb"
+	lockpb "github.com/holdfast-db/holdfast/proto/v3lockpb"
 )
 
 // listen opens the address of a URL; its scheme decides about TLS.
@@ -87,6 +89,13 @@ func (s *Server) openClients(c *certificates) error {
 	})
 	s.grpc = s.newGRPC(doorCredentials{})
 	s.inside = newInside(s.newGRPC(insecure.NewCredentials()))
+	if s.cfg.EnableGateway {
+		g, err := s.newGateway()
+		if err != nil {
+			return err
+		}
+		s.gateway = g
+	}
 	s.http = s.newHTTP(s.clientHTTP())
 	s.metricsServer = s.newHTTP(s.metricsHTTP())
 	calls := frontdoor.Kind("")
@@ -171,6 +180,9 @@ func (s *Server) closeClients() {
 	s.hub.Close() // Watches never end by themselves.
 	s.grpc.GracefulStop()
 	timer.Stop()
+	if s.gateway != nil {
+		s.gateway.conn.Close()
+	}
 	s.inside.grpc.Stop()
 	s.http.Close()
 	s.metricsServer.Close()
@@ -206,8 +218,8 @@ func (s *Server) newGRPC(creds credentials.TransportCredentials) *grpc.Server {
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(streams),
 		grpc.ConnectionTimeout(sniffTimeout),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMin}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveInterval, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: s.cfg.KeepAliveMinTime}),
+		grpc.KeepaliveParams(s.keepAlive()),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 		grpc.NumStreamWorkers(streamWorkers),
@@ -219,12 +231,23 @@ func (s *Server) newGRPC(creds credentials.TransportCredentials) *grpc.Server {
 	pb.RegisterClusterServer(g, &clusterService{core: s.core})
 	pb.RegisterMaintenanceServer(g, &maintenanceService{core: s.core})
 	pb.RegisterAuthServer(g, pb.UnimplementedAuthServer{})
+	lockpb.RegisterLockServer(g, &lockService{onBehalf: newOnBehalf(s.core)})
+	electionpb.RegisterElectionServer(g, &electionService{onBehalf: newOnBehalf(s.core)})
 	h := health.NewServer()
 	s.healths = append(s.healths, h)
 	healthpb.RegisterHealthServer(g, h)
 	reflection.Register(g)
 	s.calls.addServices(g.GetServiceInfo())
 	return g
+}
+
+// keepAlive says how this member probes connections of clients.
+func (s *Server) keepAlive() keepalive.ServerParameters {
+	p := keepalive.ServerParameters{Time: s.cfg.KeepAliveInterval, Timeout: s.cfg.KeepAliveTimeout}
+	if p.Time == 0 {
+		p.Time = math.MaxInt64 // gRPC takes 0 for two hours.
+	}
+	return p
 }
 
 // inside serves the program that embeds the member, without a network.

@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/holdfast-db/holdfast/internal/ident"
-	"github.com/holdfast-db/holdfast/mvcc"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/raftnode"
@@ -135,7 +134,7 @@ func (s *Server) defragmentAtStart(ctx context.Context) error {
 }
 
 func (s *maintenanceService) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.HashResponse, error) {
-	h, err := s.hashKV(ctx, 0)
+	h, err := s.hashAt(ctx, 0)
 	if err != nil {
 		return nil, toWire(err)
 	}
@@ -144,23 +143,8 @@ func (s *maintenanceService) Hash(ctx context.Context, _ *pb.HashRequest) (*pb.H
 	return answer, nil
 }
 
-func (s *maintenanceService) hashKV(ctx context.Context, rev ident.Revision) (mvcc.Hash, error) {
-	store, err := s.replica.Use()
-	if err != nil {
-		return mvcc.Hash{}, err
-	}
-	defer store.Release()
-	start, took := s.cfg.Clock.Mono(), s.metrics.hashed
-	if rev > 0 {
-		took = s.metrics.hashedRev
-	}
-	h, err := store.HashKV(ctx, rev)
-	took.Observe((s.cfg.Clock.Mono() - start).Seconds())
-	return h, err
-}
-
 func (s *maintenanceService) HashKV(ctx context.Context, r *pb.HashKVRequest) (*pb.HashKVResponse, error) {
-	h, err := s.hashKV(ctx, ident.Revision(r.Revision))
+	h, err := s.hashAt(ctx, ident.Revision(r.Revision))
 	if err != nil {
 		return nil, toWire(err)
 	}

@@ -51,6 +51,7 @@ type Server struct {
 	door      *frontdoor.Door
 	grpc      *grpc.Server
 	inside    *inside
+	gateway   *jsonGateway // Nil when it is turned off.
 	http      *http.Server
 	clients   []frontdoor.Port // Taken, but not served before there is a quorum.
 
@@ -292,6 +293,15 @@ func (s *Server) supervise(ctx context.Context) error {
 	s.group.Go("lease expiry", s.expireLeases)
 	s.group.Go("clocks", s.compareClocks)
 	s.group.Go("digests", s.compareDigests)
+	if s.cfg.LearnerAutoPromote {
+		s.group.Go("promote learners", s.promoteLearners)
+	}
+	if s.cfg.CorruptCheckTime > 0 {
+		s.group.Go("compare hashes", s.checkHashes)
+	}
+	if s.cfg.CompactHashCheck {
+		s.group.Go("compare hashes of compactions", s.checkCompactions)
+	}
 	s.group.Go("note peers", s.keepPeers)
 	s.group.Go("scrub", s.scrub)
 	s.group.Go("clean up", s.cleanUp)

@@ -293,14 +293,10 @@ func Example() {
 	// Output: 2 <nil>
 }
 
-// A member is added, learns everything, votes, is restarted, and is removed.
-func TestAMemberComesAndGoes(t *testing.T) {
-	c := servertest.New(t, 1, func(_ int, c *server.Config) { c.StrictReconfigCheck = false }) // It wants seconds of calm between the steps.
+// join adds a learner to a cluster and starts it.
+func join(t *testing.T, c *servertest.Cluster) (*servertest.Member, *pb.MemberAddResponse) {
+	t.Helper()
 	first := c.Members[0]
-	conn := dial(t, first)
-	for i := range 50 {
-		mustPut(t, conn, fmt.Sprintf("k%02d", i), "v")
-	}
 	more := servertest.New(t, 1, nil) // For its ports and folders only.
 	joiner := more.Members[0]
 	joiner.Stop()
@@ -310,13 +306,26 @@ func TestAMemberComesAndGoes(t *testing.T) {
 	joiner.Config.Name = "joiner"
 	joiner.Config.InitialCluster = first.Config.Name + "=" + first.PeerURL + ",joiner=" + joiner.PeerURL
 	joiner.Config.InitialClusterState = server.StateExisting
-	cluster := pb.NewClusterClient(conn)
-	added, err := cluster.MemberAdd(t.Context(), &pb.MemberAddRequest{PeerURLs: []string{joiner.PeerURL}, IsLearner: true})
+	added, err := pb.NewClusterClient(dial(t, first)).MemberAdd(t.Context(), &pb.MemberAddRequest{PeerURLs: []string{joiner.PeerURL}, IsLearner: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	joiner.Start()
 	joiner.WaitReady()
+	return joiner, added
+}
+
+// A member is added, learns everything, votes, is restarted, and is removed.
+func TestAMemberComesAndGoes(t *testing.T) {
+	c := servertest.New(t, 1, func(_ int, c *server.Config) { c.StrictReconfigCheck = false }) // It wants seconds of calm between the steps.
+	first := c.Members[0]
+	conn := dial(t, first)
+	for i := range 50 {
+		mustPut(t, conn, fmt.Sprintf("k%02d", i), "v")
+	}
+	joiner, added := join(t, c)
+	cluster := pb.NewClusterClient(conn)
+	var err error
 	for {
 		_, err = cluster.MemberPromote(t.Context(), &pb.MemberPromoteRequest{ID: added.Member.ID})
 		if err == nil {

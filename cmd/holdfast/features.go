@@ -22,9 +22,9 @@ const (
 
 func features() []feature {
 	return []feature{
-		{"CompactHashCheck", false, later, "compares the members' states after compactions"},
+		{"CompactHashCheck", false, done, "compares the members' states after compactions"},
 		{"FastLeaseKeepAlive", true, accepted, "renewing a lease never waits for what is being applied"},
-		{"InitialCorruptCheck", false, later, "compares this member's state with others before it serves"},
+		{"InitialCorruptCheck", false, done, "compares this member's state with others before it serves"},
 		{"LeaseCheckpoint", false, accepted, "a new leader gives each lease its full time: keys live longer, never shorter"},
 		{"LeaseCheckpointPersist", false, accepted, "as for LeaseCheckpoint"},
 		{"PriorityRequest", false, accepted, "leases that end are entries like any other, and overload refuses new requests before it delays these"},
@@ -63,6 +63,7 @@ func (o *options) judgeFeatures() error {
 			o.warn("feature gate has no effect", "feature", name, "why", known[i].why)
 		}
 	}
+	o.cfg.CompactHashCheck, o.cfg.InitialCorruptCheck = asked["CompactHashCheck"], asked["InitialCorruptCheck"]
 	return nil
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/grpclog"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/logs"
@@ -58,6 +59,7 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	var log *logs.Log
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, io.Discard)) // It writes of clients that left to the terminal, past our log.
 	out, err := o.logOutput(stdout, stderr)
 	if err == nil {
 		log, err = logs.New(out, o.logLevel, o.logFormat, clock.Real())

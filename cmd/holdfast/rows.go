@@ -39,7 +39,7 @@ func clusterRows() []row {
 		{name: "strict-reconfig-check", kind: isSwitch, initial: "true", says: "refuse changes of members that would lose the quorum", state: done, at: func(o *options) any { return &o.cfg.StrictReconfigCheck }, example: "false"},
 		{name: "pre-vote", kind: isSwitch, initial: "true", says: "ask before an election whether it could be won", state: done, at: func(o *options) any { return &o.cfg.PreVote }, example: "false"},
 		{name: "max-learners", kind: isNumber, initial: "1", says: "members without a vote at a time", state: done, at: func(o *options) any { return &o.cfg.LearnersMax }, example: "2"},
-		{name: "learner-auto-promote", kind: isSwitch, says: "give a learner its vote once it has caught up", state: later, example: "true", ours: true},
+		{name: "learner-auto-promote", kind: isSwitch, says: "give a learner its vote once it has caught up", state: done, at: func(o *options) any { return &o.cfg.LearnerAutoPromote }, example: "true", ours: true},
 		{name: "force-new-cluster", kind: isSwitch, says: "start as the only member of a new cluster, with all that this member's log holds; the old directory is kept", state: done, at: func(o *options) any { return &o.forceNew }, example: "true"},
 		{name: "v2-deprecation", kind: isText, initial: "gone", says: "stage of the old store", state: accepted, why: "the protocol of version 2 is not spoken; etcd ignores it too", example: "write-only"},
 		{name: "downgrade-check-time", kind: isDuration, initial: "5s", says: "time between two looks at a downgrade", state: accepted, why: "the state of a downgrade is in the log, nothing looks for it", example: "1s"},
@@ -76,9 +76,9 @@ func requestRows() []row {
 		{name: "max-txn-ops", kind: isNumber, initial: "128", says: "operations in one transaction", state: done, at: func(o *options) any { return &o.cfg.TxnOpsMax }, example: "7"},
 		{name: "max-request-bytes", kind: isNumber, initial: "1572864", says: "bytes of one request", state: done, at: func(o *options) any { return &o.cfg.RequestBytesMax }, example: "7"},
 		{name: "max-concurrent-streams", kind: isNumber, initial: "4294967295", says: "calls at a time on one connection", state: done, at: func(o *options) any { return &o.cfg.ConcurrentStreamsMax }, example: "7"},
-		{name: "grpc-keepalive-min-time", kind: isDuration, initial: "5s", says: "how often a client may probe its connection", state: later, example: "1s"},
-		{name: "grpc-keepalive-interval", kind: isDuration, initial: "2h0m0s", says: "silence after which this member probes one; 0: never", state: later, example: "1h"},
-		{name: "grpc-keepalive-timeout", kind: isDuration, initial: "20s", says: "time for the answer to that", state: later, example: "1s"},
+		{name: "grpc-keepalive-min-time", kind: isDuration, initial: "5s", says: "how often a client may probe its connection", state: done, at: func(o *options) any { return &o.cfg.KeepAliveMinTime }, example: "1s"},
+		{name: "grpc-keepalive-interval", kind: isDuration, initial: "2h0m0s", says: "silence after which this member probes one; 0: never", state: done, at: func(o *options) any { return &o.cfg.KeepAliveInterval }, example: "1h"},
+		{name: "grpc-keepalive-timeout", kind: isDuration, initial: "20s", says: "time for the answer to that", state: done, at: func(o *options) any { return &o.cfg.KeepAliveTimeout }, example: "1s"},
 		{name: "auto-compaction-mode", kind: isText, initial: "periodic", says: "what auto-compaction counts: periodic (time) or revision", state: done, at: func(o *options) any { return &o.cfg.AutoCompactionMode }, example: "revision"},
 		{name: "auto-compaction-retention", kind: isText, initial: "0", says: "history that auto-compaction keeps: hours or a duration, or a number of revisions; 0: off", state: done, at: func(o *options) any { return &o.cfg.AutoCompactionRetention }, example: "1h"},
 		{name: "compaction-batch-limit", kind: isNumber, says: "revisions that compaction removes at a time", state: accepted, why: "old versions go when the base is merged, which yields to requests", example: "1"},
@@ -139,9 +139,9 @@ func httpRows() []row {
 	return []row{
 		{name: "listen-client-http-urls", kind: isList, says: "URLs that answer plain HTTP; those of listen-client-urls answer gRPC alone then", state: done, at: func(o *options) any { return &o.cfg.ListenClientHTTPURLs }, example: "http://localhost:1"},
 		{name: "listen-metrics-urls", kind: isList, says: "more URLs that answer /metrics and /health", state: done, at: func(o *options) any { return &o.cfg.ListenMetricsURLs }, example: "http://localhost:1"},
-		{name: "enable-grpc-gateway", kind: isSwitch, initial: "true", says: "answer JSON on /v3", state: later, example: "false"},
-		{name: "cors", kind: isList, initial: "*", says: "origins whose pages may call", state: later, example: "https://h"},
-		{name: "host-whitelist", kind: isList, initial: "*", says: "names by which cleartext HTTP may call this member", state: later, example: "h"},
+		{name: "enable-grpc-gateway", kind: isSwitch, initial: "true", says: "answer JSON on /v3", state: done, at: func(o *options) any { return &o.cfg.EnableGateway }, example: "false"},
+		{name: "cors", kind: isList, initial: "*", says: "origins whose pages may call", state: done, at: func(o *options) any { return &o.cfg.CORS }, example: "https://h"},
+		{name: "host-whitelist", kind: isList, initial: "*", says: "names by which cleartext HTTP may call this member", state: done, at: func(o *options) any { return &o.cfg.HostWhitelist }, example: "h"},
 	}
 }
 
@@ -170,8 +170,8 @@ func loggingRows() []row {
 
 func corruptionRows() []row {
 	return []row{
-		{name: "corrupt-check-time", kind: isDuration, says: "time between two comparisons of the members' states; 0: none but those of every second", state: later, example: "1s"},
-		{name: "compact-hash-check-time", kind: isDuration, initial: "1m0s", says: "time between two comparisons after compactions", state: later, example: "1s"},
+		{name: "corrupt-check-time", kind: isDuration, says: "time between two comparisons of the members' states; 0: none but those of every second", state: done, at: func(o *options) any { return &o.cfg.CorruptCheckTime }, example: "1s"},
+		{name: "compact-hash-check-time", kind: isDuration, initial: "1m0s", says: "time between two comparisons after compactions", state: done, at: func(o *options) any { return &o.cfg.CompactHashCheckTime }, example: "1s"},
 	}
 }
 

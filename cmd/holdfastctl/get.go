@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-db/holdfast/client"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
+	"github.com/holdfast-db/holdfast/proto/mvccpb"
 )
 
 type getFlags struct {
@@ -16,6 +17,7 @@ type getFlags struct {
 	limit, rev                     int64
 	prefix, fromKey                bool
 	keysOnly, countOnly, valueOnly bool
+	stream                         bool
 	minCreateRev, maxCreateRev     int64
 	minModRev, maxModRev           int64
 }
@@ -31,6 +33,7 @@ func (f *getFlags) declare(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.keysOnly, "keys-only", false, "get only the keys")
 	fs.BoolVar(&f.countOnly, "count-only", false, "get only the count")
 	fs.BoolVar(&f.valueOnly, "print-value-only", false, `print only values; for the form "simple"`)
+	fs.BoolVar(&f.stream, "stream", false, "get the keys in parts, so that they need not fit into memory; not sorted and not filtered by revision")
 	fs.Int64Var(&f.minCreateRev, "min-create-rev", 0, "least create revision")
 	fs.Int64Var(&f.maxCreateRev, "max-create-rev", 0, "greatest create revision")
 	fs.Int64Var(&f.minModRev, "min-mod-rev", 0, "least mod revision")
@@ -139,6 +142,9 @@ func (c *ctl) get(ctx context.Context, f *getFlags, args []string) error {
 	if f.valueOnly && c.globals.form != formSimple {
 		return badArguments("print-value-only is only for `--write-out=simple`")
 	}
+	if f.stream {
+		return c.getStream(ctx, request, f.valueOnly)
+	}
 	r, err := ask(ctx, c, func(ctx context.Context, cl *client.Client) (*pb.RangeResponse, error) { return cl.Get(ctx, request) })
 	if err != nil {
 		return err
@@ -150,6 +156,35 @@ func (c *ctl) get(ctx context.Context, f *getFlags, args []string) error {
 		},
 		fields: func(p *page) { p.rangeFields(r) }, json: r, proto: r,
 	})
+}
+
+// getStream prints the parts as they come, in the simple form; the others are of
+// one piece. It may take longer than a short command.
+func (c *ctl) getStream(ctx context.Context, request client.Get, valueOnly bool) error {
+	cl, err := c.client()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	var all []*mvccpb.KeyValue
+	r, err := cl.GetStream(ctx, request, func(kvs []*mvccpb.KeyValue) error {
+		if c.globals.form != formSimple {
+			all = append(all, kvs...)
+			return nil
+		}
+		return c.print(answer{simple: func(p *page) {
+			p.valueOnly = valueOnly
+			p.kvs(kvs)
+		}})
+	})
+	if err != nil {
+		return exit(exitFailed, err)
+	}
+	if c.globals.form == formSimple {
+		return nil
+	}
+	r.Kvs = all
+	return c.printRange(r)
 }
 
 func (p *page) rangeFields(r *pb.RangeResponse) {

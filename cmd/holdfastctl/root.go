@@ -40,10 +40,11 @@ type globals struct {
 
 // The groups in which help lists the commands.
 const (
-	groupKV      = "kv"
-	groupCluster = "cluster maintenance"
-	groupFiles   = "files"
-	groupUtility = "utility"
+	groupKV          = "kv"
+	groupConcurrency = "concurrency"
+	groupCluster     = "cluster maintenance"
+	groupFiles       = "files"
+	groupUtility     = "utility"
 )
 
 // etcdctl knows these flags for things that are not here yet.
@@ -67,6 +68,7 @@ func (c *ctl) rootCommand() *cobra.Command {
 	c.globalFlags(root.PersistentFlags())
 	root.AddGroup(
 		&cobra.Group{ID: groupKV, Title: "Key-value commands"},
+		&cobra.Group{ID: groupConcurrency, Title: "Concurrency commands"},
 		&cobra.Group{ID: groupCluster, Title: "Cluster maintenance commands"},
 		&cobra.Group{ID: groupFiles, Title: "Commands for files"},
 		&cobra.Group{ID: groupUtility, Title: "Utility commands"},
@@ -78,10 +80,11 @@ func (c *ctl) rootCommand() *cobra.Command {
 		}
 	}
 	add(groupKV, c.getCommand(), c.putCommand(), c.delCommand(), c.txnCommand(), c.watchCommand(), c.leaseCommand(), c.compactionCommand())
+	add(groupConcurrency, c.lockCommand(), c.electCommand())
 	add(groupCluster, c.statusCommand(), c.memberCommand(), c.endpointCommand(), c.alarmCommand(), c.defragCommand(), c.moveLeaderCommand(), c.snapshotCommand())
 	add(groupFiles, c.backupCommand(), c.archiveCommand(), c.restoreCommand(), c.recoverCommand(), c.repairCommand())
 	add(groupFiles, c.certsCommand(), c.inspectCommand(), c.diffCommand(), c.forkCommand())
-	add(groupUtility, c.benchCommand(), c.versionCommand(), c.optionsCommand())
+	add(groupUtility, c.benchCommand(), c.mirrorCommand(), c.versionCommand(), c.optionsCommand())
 	root.SetHelpCommandGroupID(groupUtility)
 	root.SetCompletionCommandGroupID(groupUtility)
 	return root

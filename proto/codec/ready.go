@@ -11,6 +11,7 @@ import (
 // Numbers of the fields that come ready-made.
 const (
 	rangeKVs     protowire.Number = 2
+	streamRange  protowire.Number = 1
 	watchEvents  protowire.Number = 11
 	eventKV      protowire.Number = 2
 	eventPrevKV  protowire.Number = 3
@@ -52,6 +53,23 @@ func (r *RangeReady) EncodeReady(e *Encoder) {
 	b = e.Reserve(tail.SizeVT())
 	n, err = tail.MarshalToSizedBufferVT(b)
 	mustFill(b, n, err)
+}
+
+// RangePartReady is an etcdserverpb.RangeStreamResponse around a RangeReady.
+type RangePartReady struct {
+	RangeReady // Without a header but in the last.
+}
+
+// ReadySize implements Ready.
+func (r *RangePartReady) ReadySize() int { return messageSize(streamRange, r.RangeReady.ReadySize()) }
+
+// EncodeReady implements Ready.
+func (r *RangePartReady) EncodeReady(e *Encoder) {
+	inner := r.RangeReady.ReadySize()
+	b := e.Reserve(messageSize(streamRange, inner) - inner)[:0]
+	b = protowire.AppendTag(b, streamRange, protowire.BytesType)
+	protowire.AppendVarint(b, uint64(inner))
+	r.RangeReady.EncodeReady(e)
 }
 
 // WatchReady is an etcdserverpb.WatchResponse whose events are encoded already,

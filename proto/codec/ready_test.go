@@ -65,6 +65,7 @@ func TestReadyRangeIsARangeResponse(t *testing.T) {
 			ready.KVs = append(ready.KVs, standard(t, kv))
 		}
 		checkReady(t, ready, want)
+		checkReady(t, &RangePartReady{*ready}, &etcdserverpb.RangeStreamResponse{RangeResponse: want})
 	}
 }
 

@@ -35,7 +35,15 @@ var plugins = []struct{ tool, parameter string }{
 	{"protoc-gen-go", "module=" + module},
 	{"protoc-gen-go-grpc", "module=" + module},
 	{"protoc-gen-go-vtproto", "module=" + module + ",features=marshal+unmarshal+unmarshal_unsafe+size"},
+	{"protoc-gen-grpc-gateway", "module=" + module + ",standalone=true,grpc_api_configuration=" + routes},
+	{"protoc-gen-openapiv2", "allow_merge=true,merge_file_name=openapi,json_names_for_fields=false,openapi_naming_strategy=fqn,grpc_api_configuration=" + routes},
 }
+
+// routes says which RPC has which URL, seen from tools/.
+const routes = "../proto/holdfast/gateway.yaml"
+
+// gatewayDir is where the gateway's code goes: clients do not carry it.
+const gatewayDir = "proto/gateway/"
 
 func main() {
 	root := flag.String("root", "..", "top folder of the repository; the tools module lies beside it in tools/")
@@ -89,17 +97,32 @@ func generate(root string) (map[string][]byte, error) {
 			return nil, fmt.Errorf("%s: %w", p.tool, err)
 		}
 		for _, f := range response.File {
-			files[f.GetName()] = []byte(f.GetContent())
+			files[placeOf(f.GetName())] = []byte(f.GetContent())
 		}
 	}
 	return files, nil
+}
+
+// placeOf is the path from root of a file that a plugin names.
+func placeOf(name string) string {
+	switch {
+	case name == "openapi.swagger.json":
+		return gatewayDir + "openapi.json"
+	case strings.HasSuffix(name, ".pb.gw.go"):
+		return gatewayDir + strings.TrimPrefix(name, "proto/")
+	}
+	return name
+}
+
+func isGenerated(path string) bool {
+	return strings.HasSuffix(path, ".pb.go") || strings.HasSuffix(path, ".pb.gw.go") || filepath.Base(path) == "openapi.json"
 }
 
 // generated lists the generated files that are there now, as paths from root.
 func generated(root string) ([]string, error) {
 	var found []string
 	err := filepath.WalkDir(filepath.Join(root, "proto"), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".pb.go") {
+		if err != nil || d.IsDir() || !isGenerated(path) {
 			return err
 		}
 		path, err = filepath.Rel(root, path)

@@ -143,6 +143,9 @@ func TestEtcdsClientOnClustersOf(t *testing.T) {
 				{"a lock is held by one", locks},
 				{"an election has one leader at a time", elections},
 				{"transactional memory loses no update", stm},
+				{"the server locks for its clients", serverLocks},
+				{"the server holds elections for its clients", serverElections},
+				{"a range comes in parts", rangeStream},
 			} {
 				t.Run(test.name, func(t *testing.T) {
 					test.run(&fixture{T: t, Client: dial(t, cluster), cluster: cluster, prefix: fmt.Sprintf("test%d/", i)})

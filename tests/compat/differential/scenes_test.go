@@ -44,6 +44,16 @@ func TestSizesOfRequestsAreLimitedAlike(t *testing.T) {
 	p.call(everything())
 }
 
+func TestADowngradeIsJudgedAlike(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, options{})
+	for _, version := range []string{"3.6.0", "3.6", "3.6.1", "3.5.0", "3.7.0", "3.8.0", "2.6.0", "", "x", "3", "3.6.0.0", "v3.6.0", "3.x.0"} {
+		p.call(&pb.DowngradeRequest{Action: pb.DowngradeRequest_VALIDATE, Version: version})
+	}
+	p.call(&pb.DowngradeRequest{Action: pb.DowngradeRequest_CANCEL})
+	p.call(&pb.DowngradeRequest{Action: 9, Version: "3.6.0"})
+}
+
 func TestAWatchMayAskForItsEventsInFragments(t *testing.T) {
 	t.Parallel()
 	p := newPair(t, options{})

@@ -1,0 +1,80 @@
+package recipe
+
+import (
+	"context"
+
+	"github.com/holdfast-db/holdfast/client"
+)
+
+// Lock is held by one session at a time, in the order of asking. It belongs to
+// one goroutine; those that share a session share what it holds.
+type Lock struct {
+	claim claim
+}
+
+// NewLock returns a lock of that name, not held yet.
+func NewLock(s *Session, name string) *Lock { return &Lock{newClaim(s, name)} }
+
+// Lock waits until the session has the lock.
+func (l *Lock) Lock(ctx context.Context) error {
+	if _, err := l.claim.make(ctx, ""); err != nil {
+		return err
+	}
+	if err := l.claim.waitTurn(ctx); err != nil {
+		l.claim.giveUp(ctx)
+		return err
+	}
+	r, err := l.claim.session.client.Txn(ctx, client.Txn{
+		If: []client.Compare{l.claim.held()}, Then: []client.Op{client.Get{Range: client.One(l.claim.key), KeysOnly: true}},
+	})
+	if err != nil {
+		l.claim.giveUp(ctx)
+		return err
+	}
+	if !r.Succeeded {
+		l.claim.created = 0
+		return ErrSessionExpired
+	}
+	return nil
+}
+
+// TryLock takes the lock if it is free, or fails with ErrLocked.
+func (l *Lock) TryLock(ctx context.Context) error {
+	if _, err := l.claim.make(ctx, ""); err != nil {
+		return err
+	}
+	owner, _, err := l.claim.oldest(ctx)
+	switch {
+	case err != nil:
+		l.claim.giveUp(ctx)
+		return err
+	case owner == nil:
+		return ErrSessionExpired
+	case owner.CreateRevision == l.claim.created:
+		return nil
+	}
+	_, err = l.claim.drop(ctx)
+	l.claim.created = 0
+	if err != nil {
+		return err
+	}
+	return ErrLocked
+}
+
+// Unlock lets go.
+func (l *Lock) Unlock(ctx context.Context) error {
+	if l.claim.created == 0 {
+		return ErrLockReleased
+	}
+	if _, err := l.claim.drop(ctx); err != nil {
+		return err
+	}
+	l.claim.created = 0
+	return nil
+}
+
+// Key exists while the session waits for the lock or holds it.
+func (l *Lock) Key() string { return l.claim.key }
+
+// Held is true in a transaction that is executed while the lock is held.
+func (l *Lock) Held() client.Compare { return l.claim.held() }
