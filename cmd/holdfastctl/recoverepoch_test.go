@@ -157,3 +157,46 @@ func (s *survivors) oldSideIsSilent() {
 		}
 	}
 }
+
+// All members stop in peace, and are restored elsewhere: whoever watches goes on
+// where they were.
+func TestWhereNothingWasLostNothingIsBumped(t *testing.T) {
+	url := "file://" + filepath.Join(t.TempDir(), "archive")
+	c := servertest.New(t, 1, func(_ int, c *server.Config) { c.ArchiveURL, c.ArchiveMode = url, server.ArchiveSync })
+	m := c.Members[0]
+	if _, stderr, code := offline(t, "--endpoints", m.Config.ListenClientURLs[0], "put", "a", "1"); code != 0 {
+		t.Fatal(stderr)
+	}
+	for {
+		if stdout, _, _ := offline(t, "backup", "ls", "--archive", url); strings.Contains(stdout, "can be restored") {
+			break
+		}
+	}
+	m.Stop()
+	folder := t.TempDir()
+	spec, facts := filepath.Join(folder, "spec.yaml"), filepath.Join(folder, "facts.json")
+	text := fmt.Sprintf("members:\n- name: n\n  peer-urls: [http://127.0.0.1:1]\n  data-dir: %s\n", filepath.Join(folder, "n"))
+	if err := os.WriteFile(spec, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	restore := func(more ...string) (string, string, int) {
+		return offline(t, append([]string{"restore", "--from", url, "--cluster", spec, "--dry-run"}, more...)...)
+	}
+	collect := func(more ...string) {
+		t.Helper()
+		if _, stderr, code := offline(t, append([]string{"recover", "collect", "--out", facts, m.Config.DataDir}, more...)...); code != 0 {
+			t.Fatal(stderr)
+		}
+	}
+	if stdout, stderr, code := restore(); code != 0 || !strings.Contains(stdout, "may have been used") {
+		t.Fatalf("without facts: %s%s", stdout, stderr)
+	}
+	collect()
+	if _, stderr, code := restore("--facts", facts); code != exitFailed || !strings.Contains(stderr, "it is not frozen") {
+		t.Errorf("a member that may go on: %s", stderr)
+	}
+	collect("--freeze")
+	if stdout, stderr, code := restore("--facts", facts); code != 0 || !strings.Contains(stdout, "revision stays") {
+		t.Errorf("%s%s", stdout, stderr)
+	}
+}

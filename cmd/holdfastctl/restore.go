@@ -16,6 +16,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/snapshot"
 	"github.com/holdfast-db/holdfast/snapshot/archive"
+	"github.com/holdfast-db/holdfast/snapshot/recovery"
 )
 
 // pointFlags are the flags of restore that say what, and what of it.
@@ -24,6 +25,7 @@ type pointFlags struct {
 	from, to, member, scratch string
 	prefix                    string
 	keepRevision              bool
+	facts                     []string
 }
 
 func (c *ctl) restoreCommand() *cobra.Command {
@@ -69,6 +71,7 @@ these lines alone. --prefix "" is every key. Keys come back without their leases
 	cmd.Flags().StringVar(&p.prefix, "prefix", "", "take the keys that begin with this back to what they were, in the running cluster")
 	cmd.Flags().StringVar(&p.member, "member", "", "make only this member of --cluster here")
 	cmd.Flags().StringVar(&p.scratch, "scratch", "", "folder for the state on its way (default beside the first data directory)")
+	cmd.Flags().StringSliceVar(&p.facts, "facts", nil, "files of 'recover collect --freeze' from all members of the old cluster: the revision stays if they prove that the archive has everything")
 	cmd.Flags().BoolVar(&p.keepRevision, "keep-revision", false, "go on with the target's revision: only if nobody has ever seen a later one")
 	return cmd
 }
@@ -110,6 +113,26 @@ func (c *ctl) restoreTo(cmd *cobra.Command, args []string, p *pointFlags, f *res
 	return c.restorePoint(cmd.Context(), p, f, o)
 }
 
+// complete tells whether facts prove that nothing lies beyond a point: where
+// nothing was lost, nothing is bumped.
+func (p *pointFlags) complete(plan *archive.Plan) (bool, error) {
+	if len(p.facts) == 0 {
+		return false, nil
+	}
+	all := &recovery.Facts{}
+	for _, file := range p.facts {
+		facts, err := recovery.ReadFacts(vfs.OS(), file)
+		if err != nil {
+			return false, exit(exitFailed, err)
+		}
+		all.Members = append(all.Members, facts.Members...)
+	}
+	if err := all.Complete(plan.Cluster, plan.Timeline, ident.Digest(plan.To.Digest)); err != nil {
+		return false, exit(exitFailed, fmt.Errorf("--facts: %w; without --facts the cluster begins above every revision that may have been used", err))
+	}
+	return true, nil
+}
+
 // otherMembers is the command for those that are made elsewhere.
 func otherMembers(p *pointFlags, f *restoreFlags, point string) string {
 	words := []string{"holdfastctl restore --from", p.from, point, "--cluster", f.spec, "--nonce", f.nonce, "--member NAME"}
@@ -138,7 +161,11 @@ func (c *ctl) restorePoint(ctx context.Context, p *pointFlags, f *restoreFlags, 
 	if err != nil {
 		return exit(exitFailed, err)
 	}
-	if plan.Outage(clock.Real().Wall()); p.keepRevision {
+	complete, err := p.complete(plan)
+	if err != nil {
+		return err
+	}
+	if plan.Outage(clock.Real().Wall()); p.keepRevision || complete {
 		plan.Ceiling = 0
 	}
 	if bump := plan.Bump(); bump > 0 && f.bump == 0 {
