@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/crypto/bcrypt"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/vfs"
@@ -93,6 +94,12 @@ type Config struct {
 	ClientTLS TLS
 	PeerTLS   TLS
 
+	// AuthToken is what users get who log in: "simple", the default, or
+	// "jwt,pub-key=FILE,priv-key=FILE,sign-method=METHOD,ttl=DURATION".
+	AuthToken    string
+	AuthTokenTTL time.Duration // Of a simple token that is not used. Default 300 s.
+	BcryptCost   int           // Of hashes of new passwords; each step doubles the time. Default 10.
+
 	SocketReuseAddress bool
 	EnablePprof        bool // /debug/pprof on the client URLs.
 
@@ -147,6 +154,9 @@ func (c Config) withDefaults() Config {
 	set(&c.WatchProgressInterval, watchProgressIntervalDefault)
 	set(&c.SlowRequest, 300*time.Millisecond)
 	set(&c.ProtocolVersion, ProtocolVersion)
+	set(&c.AuthToken, tokenSimple)
+	set(&c.AuthTokenTTL, AuthTokenTTLDefault)
+	set(&c.BcryptCost, bcrypt.DefaultCost)
 	set(&c.ArchiveMode, ArchiveAsync)
 	set(&c.ArchivePolicy, string(archive.PolicyGap))
 	set(&c.ArchiveLimitBytes, archive.LimitBytesDefault)
@@ -218,7 +228,7 @@ func (c Config) Validate() error {
 	if _, err := parseRetention(c.AutoCompactionMode, c.AutoCompactionRetention); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, c.checkArchive(), c.ClientTLS.check(c.ListenClientURLs, ""), c.PeerTLS.check(c.ListenPeerURLs, "peer-"))
+	errs = append(errs, c.checkAuth(), c.checkArchive(), c.ClientTLS.check(c.ListenClientURLs, ""), c.PeerTLS.check(c.ListenPeerURLs, "peer-"))
 	return errors.Join(errs...)
 }
 

@@ -48,6 +48,7 @@ type core struct {
 	fenced     atomic.Bool // This member's state is known to be wrong: it answers nothing any more.
 	scrubs     scrubbing
 	archive    archiving
+	who        *identities // Tokens and passwords.
 	onDamage   func(error) // A call met damage in the state.
 }
 

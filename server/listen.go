@@ -227,7 +227,7 @@ func (s *Server) newGRPC(creds credentials.TransportCredentials) *grpc.Server {
 	pb.RegisterLeaseServer(g, &leaseService{core: s.core})
 	pb.RegisterClusterServer(g, &clusterService{core: s.core})
 	pb.RegisterMaintenanceServer(g, &maintenanceService{core: s.core})
-	pb.RegisterAuthServer(g, pb.UnimplementedAuthServer{})
+	pb.RegisterAuthServer(g, &authService{core: s.core})
 	healthpb.RegisterHealthServer(g, health.NewServer())
 	reflection.Register(g)
 	s.calls.addServices(g.GetServiceInfo())

@@ -98,6 +98,9 @@ func (s *Server) start(ctx context.Context) error {
 	if err := s.dir.MayStart(); err != nil {
 		return err
 	}
+	if s.who, err = newIdentities(&s.cfg); err != nil {
+		return err
+	}
 	clientTLS, err := s.certificates(s.cfg.ClientTLS, s.cfg.ListenClientURLs)
 	if err != nil {
 		return fmt.Errorf("TLS for clients: %w", err)
@@ -150,6 +153,7 @@ func (s *Server) openState(ctx context.Context, b *boot) (*wal.Recovered, error)
 	s.onDamage = func(err error) { s.damaged(err, false) }
 	s.replica.OnDamage = s.onDamage
 	s.replica.Machine.Leases.Watch(s.keeper)
+	s.replica.Machine.Auth.Watch(s.who.simple)
 	s.hub = watch.NewHub(watch.Config{Clock: s.cfg.Clock, Logger: s.log}, s.replica.Store())
 	s.replica.OnStore = func(store *mvcc.Store) {
 		s.hub.Swap(store)
@@ -274,6 +278,7 @@ func (s *Server) ClientAddrs() []string {
 // supervise ends the member when one of its parts does.
 func (s *Server) supervise(ctx context.Context) error {
 	s.group.Go("publish", s.publish)
+	s.group.Go("tokens", s.who.simple.sweep)
 	s.group.Go("leadership", s.watchLeadership)
 	s.group.Go("lease expiry", s.expireLeases)
 	s.group.Go("clocks", s.compareClocks)

@@ -73,6 +73,10 @@ func flagSet(o *options) *flag.FlagSet {
 	tlsVars(fs, &c.ClientTLS, "", "clients")
 	tlsVars(fs, &c.PeerTLS, "peer-", "other members")
 
+	fs.StringVar(&c.AuthToken, "auth-token", "simple", "`kind` of token for users: simple, or jwt,pub-key=FILE,priv-key=FILE,sign-method=METHOD,ttl=DURATION")
+	secondsVar(fs, &c.AuthTokenTTL, "auth-token-ttl", server.AuthTokenTTLDefault, "`seconds` that a simple token lives without use")
+	fs.IntVar(&c.BcryptCost, "bcrypt-cost", 10, "`cost` of a password's hash, 4 to 31: each step doubles the time")
+
 	fs.StringVar(&o.logLevel, "log-level", "info", "`level`: debug, info, warn or error")
 	fs.StringVar(&o.logOutputs, "log-outputs", "stderr", "`where` logs go: stderr, stdout or a file")
 	fs.StringVar(&o.logFormat, "log-format", "json", "`format` of logs: json, or console for people")
@@ -94,7 +98,7 @@ func tlsVars(fs *flag.FlagSet, t *server.TLS, prefix, who string) {
 // later names flags of etcd that this version does not know yet, so that a
 // unit file is refused by name rather than run without what it asks for.
 var later = []string{
-	"auto-tls", "peer-auto-tls", "auth-token", "bcrypt-cost", "auth-token-ttl", "client-crl-file", "peer-crl-file",
+	"auto-tls", "peer-auto-tls", "client-crl-file", "peer-crl-file",
 	"client-cert-allowed-hostname", "peer-cert-allowed-cn", "peer-cert-allowed-hostname", "cipher-suites",
 	"tls-min-version", "tls-max-version", "listen-client-http-urls", "config-file",
 	"corrupt-check-time", "compact-hash-check-time", "compact-hash-check-enabled", "feature-gates", "cors",
@@ -215,6 +219,30 @@ func (m millis) Set(s string) error {
 		return fmt.Errorf("%q is not a positive number of milliseconds", s)
 	}
 	*m.d = time.Duration(n) * time.Millisecond
+	return nil
+}
+
+// seconds is a number of seconds, as etcd's flags about tokens are.
+type seconds struct{ d *time.Duration }
+
+func secondsVar(fs *flag.FlagSet, p *time.Duration, name string, def time.Duration, usage string) {
+	*p = def
+	fs.Var(seconds{p}, name, usage)
+}
+
+func (s seconds) String() string {
+	if s.d == nil {
+		return ""
+	}
+	return strconv.FormatInt(int64(*s.d/time.Second), 10)
+}
+
+func (s seconds) Set(text string) error {
+	n, err := strconv.ParseUint(text, 10, 31)
+	if err != nil {
+		return fmt.Errorf("%q is not a number of seconds", text)
+	}
+	*s.d = time.Duration(n) * time.Second
 	return nil
 }
 
