@@ -207,12 +207,30 @@ func (s *authService) UserChangePassword(ctx context.Context, r *pb.AuthUserChan
 	if r.Password != "" {
 		cmd.PasswordHash, err = s.newPassword(ctx, r.Password)
 	} else if cmd.PasswordHash, err = base64.StdEncoding.DecodeString(r.HashedPassword); err != nil {
-		err = errNoPasswordUser // As etcd says it.
+		err = s.wantsHash(ctx, r.Name)
 	}
 	if err != nil {
 		return nil, toWire(err)
 	}
 	return manage[*pb.AuthUserChangePasswordResponse](ctx, s.core, &holdfastpb.Command{Command: &holdfastpb.Command_UserPassword{UserPassword: cmd}})
+}
+
+// wantsHash is what etcd says of a hash that is none, once it has looked for the
+// user.
+func (s *authService) wantsHash(ctx context.Context, name string) error {
+	return s.look(ctx, func(state *auth.State, by auth.Actor) error {
+		if err := state.CheckRoot(by); err != nil {
+			return err
+		}
+		user := state.User(name)
+		switch {
+		case user == nil:
+			return auth.ErrUserNotFound
+		case user.GetOptions().GetNoPassword():
+			return nil
+		}
+		return errNoPasswordUser
+	})
 }
 
 func (s *authService) UserGrantRole(ctx context.Context, r *pb.AuthUserGrantRoleRequest) (*pb.AuthUserGrantRoleResponse, error) {

@@ -365,3 +365,36 @@ func authStatus(t *testing.T, conn *grpc.ClientConn) *pb.AuthStatusResponse {
 	}
 	return r
 }
+
+// BenchmarkWarmLogin: how many logins a second whose password was right before?
+// At least 5,000, whatever the cost of the hash.
+func BenchmarkWarmLogin(b *testing.B) {
+	c := servertest.New(b, 1, func(_ int, c *server.Config) { c.BcryptCost = bcrypt.DefaultCost })
+	conn := dial(b, c.Members[0])
+	a := pb.NewAuthClient(conn)
+	for _, step := range []func() error{
+		func() error {
+			_, err := a.UserAdd(b.Context(), &pb.AuthUserAddRequest{Name: "root", Password: "secret"})
+			return err
+		},
+		func() error {
+			_, err := a.UserGrantRole(b.Context(), &pb.AuthUserGrantRoleRequest{User: "root", Role: "root"})
+			return err
+		},
+		func() error { _, err := a.AuthEnable(b.Context(), &pb.AuthEnableRequest{}); return err },
+	} {
+		if err := step(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.SetParallelism(64)
+	b.ResetTimer()
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			if _, err := a.Authenticate(b.Context(), &pb.AuthenticateRequest{Name: "root", Password: "secret"}); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}

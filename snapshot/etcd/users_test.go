@@ -62,48 +62,7 @@ func TestUsersAndWhatTheyMayDoComeAlong(t *testing.T) {
 	if report.Users != 3 || report.Roles != 2 || !report.AuthEnabled {
 		t.Fatalf("%+v", report)
 	}
-	check := func(path string) {
-		t.Helper()
-		rows, k := keysOf(t, path)
-		var names []string
-		for _, row := range rows {
-			kv := &mvccpb.KeyValue{}
-			if err := kv.UnmarshalVT([]byte(row)); err != nil {
-				t.Fatal(err)
-			}
-			names = append(names, string(kv.Key))
-		}
-		if !slices.Equal(names, []string{"a", "own", "own again"}) {
-			t.Errorf("keys are %q", names)
-		}
-		table := auth.NewTable()
-		for _, row := range k.Rows {
-			var err error
-			switch {
-			case row.Table == backend.TableUser:
-				err = table.LoadUser(row.Key, row.Value)
-			case row.Table == backend.TableRole:
-				err = table.LoadRole(row.Key, row.Value)
-			case row.Table == backend.TableMeta && bytes.Equal(row.Key, auth.ConfigKey):
-				err = table.LoadConfig(row.Value)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-		table.Publish()
-		s := table.State()
-		if !s.Enabled || s.Revision != 11 || !slices.Equal(s.Users(), []string{"alice", "bob", "root"}) || !slices.Equal(s.Roles(), []string{"own", "readers"}) {
-			t.Errorf("enabled %v, revision %d, users %q, roles %q", s.Enabled, s.Revision, s.Users(), s.Roles())
-		}
-		if string(s.User("bob").Password) != "a hash" || string(s.User("alice").Password) != "hash" {
-			t.Error("the passwords have changed")
-		}
-		if err := s.Check(auth.Actor{User: "bob", Revision: 11}, auth.Read, []byte("r"), nil); err != nil {
-			t.Error(err)
-		}
-	}
-	check(to)
+	checkUsers(t, to)
 	exported := filepath.Join(t.TempDir(), "etcd.db")
 	if r, err := Export(t.Context(), testConfig(), to, exported, "3.7"); err != nil || r.Users != 3 || r.Roles != 2 {
 		t.Fatal(r, err)
@@ -112,5 +71,48 @@ func TestUsersAndWhatTheyMayDoComeAlong(t *testing.T) {
 	if _, err := Import(t.Context(), testConfig(), exported, again); err != nil {
 		t.Fatal(err)
 	}
-	check(again)
+	checkUsers(t, again)
+}
+
+// checkUsers wants what etcd would have had at the end of the log.
+func checkUsers(t *testing.T, path string) {
+	t.Helper()
+	rows, k := keysOf(t, path)
+	var names []string
+	for _, row := range rows {
+		kv := &mvccpb.KeyValue{}
+		if err := kv.UnmarshalVT([]byte(row)); err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, string(kv.Key))
+	}
+	if !slices.Equal(names, []string{"a", "own", "own again"}) {
+		t.Errorf("keys are %q", names)
+	}
+	table := auth.NewTable()
+	for _, row := range k.Rows {
+		var err error
+		switch {
+		case row.Table == backend.TableUser:
+			err = table.LoadUser(row.Key, row.Value)
+		case row.Table == backend.TableRole:
+			err = table.LoadRole(row.Key, row.Value)
+		case row.Table == backend.TableMeta && bytes.Equal(row.Key, auth.ConfigKey):
+			err = table.LoadConfig(row.Value)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	table.Publish()
+	s := table.State()
+	if !s.Enabled || s.Revision != 11 || !slices.Equal(s.Users(), []string{"alice", "bob", "root"}) || !slices.Equal(s.Roles(), []string{"own", "readers"}) {
+		t.Errorf("enabled %v, revision %d, users %q, roles %q", s.Enabled, s.Revision, s.Users(), s.Roles())
+	}
+	if string(s.User("bob").Password) != "a hash" || string(s.User("alice").Password) != "hash" {
+		t.Error("the passwords have changed")
+	}
+	if err := s.Check(auth.Actor{User: "bob", Revision: 11}, auth.Read, []byte("r"), nil); err != nil {
+		t.Error(err)
+	}
 }

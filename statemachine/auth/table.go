@@ -15,7 +15,7 @@
 // each change of users and roles, and is the same on all members at the same
 // position.
 // After a crash: rebuilt from the rows of the tables users, roles and meta
-// (docs/format/auth.md).
+// (docs/format/base.md).
 package auth
 
 import (
