@@ -201,6 +201,9 @@ func TestEveryMethodAsksWhoCalls(t *testing.T) {
 			}
 		}
 	}
+	if err := call(garbage, g.conn, pb.Auth_Authenticate_FullMethodName, &pb.AuthenticateRequest{Name: "mallory", Password: "guess"}); err != nil {
+		t.Errorf("whoever logs in again comes with a void token, and must not be refused for it: %v", err)
+	}
 	err := call(t.Context(), g.conn, pb.Auth_Authenticate_FullMethodName, &pb.AuthenticateRequest{Name: "mallory", Password: "wrong"})
 	if other := call(t.Context(), g.conn, pb.Auth_Authenticate_FullMethodName, &pb.AuthenticateRequest{Name: "who", Password: "wrong"}); err == nil || other == nil || err.Error() != other.Error() {
 		t.Errorf("a wrong password says %v, an unknown user %v", err, other)
@@ -382,6 +385,10 @@ func BenchmarkWarmLogin(b *testing.B) {
 			return err
 		},
 		func() error { _, err := a.AuthEnable(b.Context(), &pb.AuthEnableRequest{}); return err },
+		func() error {
+			_, err := a.Authenticate(b.Context(), &pb.AuthenticateRequest{Name: "root", Password: "secret"})
+			return err
+		},
 	} {
 		if err := step(); err != nil {
 			b.Fatal(err)

@@ -196,8 +196,8 @@ func (c *core) actor(ctx context.Context) (auth.Actor, *auth.State, error) {
 
 // sign writes into a command who wants it, for those who execute it.
 func (c *core) sign(ctx context.Context, cmd *holdfastpb.Command) error {
-	if !c.authOn() {
-		return nil
+	if _, login := cmd.Command.(*holdfastpb.Command_Login); login || !c.authOn() {
+		return nil // Whoever logs in is nobody yet, and may come with a token that is void.
 	}
 	if isMember, _ := ctx.Value(memberKey{}).(bool); isMember {
 		cmd.Actor = &holdfastpb.Actor{Member: true}
@@ -214,7 +214,7 @@ func (c *core) sign(ctx context.Context, cmd *holdfastpb.Command) error {
 		cmd.Actor = &holdfastpb.Actor{User: by.User, AuthRevision: by.Revision}
 		return nil
 	}
-	if _, ok := cmd.Command.(*holdfastpb.Command_Login); ok || !s.Enabled {
+	if !s.Enabled {
 		return nil
 	}
 	// Nobody shall fill the log with what will be refused. But authentication may

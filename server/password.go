@@ -77,6 +77,9 @@ func (p *passwords) check(ctx context.Context, user *authpb.User, password strin
 		return err
 	}
 	defer p.leave()
+	if user != nil && p.known(sum) { // Found out by another while this one waited.
+		return nil
+	}
 	stored := user.GetPassword()
 	if user == nil {
 		if stored = p.nobody(); stored == nil {

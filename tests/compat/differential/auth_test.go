@@ -163,7 +163,7 @@ func (g *guests) step() {
 	switch n := g.IntN(100); {
 	case n < 12:
 		name := choose(g.Rand, append(people, "stranger", "")...)
-		g.as("nobody", &pb.AuthenticateRequest{Name: name, Password: choose(g.Rand, "one", "one", "two", "")})
+		g.as(choose(g.Rand, "nobody", "nobody", "garbage", "alice"), &pb.AuthenticateRequest{Name: name, Password: choose(g.Rand, "one", "one", "two", "")})
 	case n < 40:
 		if g.IntN(3) > 0 {
 			who = "root"
@@ -324,7 +324,8 @@ func TestWhereUsersAreToldOtherThingsThanByEtcd(t *testing.T) {
 		&pb.AuthRoleAddRequest{Name: "r1"}, &pb.AuthRoleDeleteRequest{Role: "r9"}, &pb.AuthUserRevokeRoleRequest{Name: "root", Role: "r1"},
 		&pb.AuthRoleRevokePermissionRequest{Role: "r1", Key: []byte("a")},
 		grantOf("a", "b", authpb.Permission_READ), grantOf("a", "c", authpb.Permission_READ), grantOf("a", "c", authpb.Permission_WRITE),
-		&pb.AuthRoleGetRequest{Role: "r1"},
+		&pb.AuthRoleGetRequest{Role: "r1"}, &pb.AuthUserGrantRoleRequest{User: "root", Role: "r1"}, &pb.AuthUserRevokeRoleRequest{Name: "root", Role: "r1"},
+		&pb.AuthRoleRevokePermissionRequest{Role: "r1", Key: []byte("a"), RangeEnd: []byte("c")},
 		&pb.AuthUserAddRequest{Name: "alice", Password: "one"}, &pb.AuthUserGrantRoleRequest{User: "alice", Role: "r1"},
 		grantOf("b", "e", authpb.Permission_READ), grantOf("f", "g", authpb.Permission_READ), grantOf("h", "i", authpb.Permission_READ),
 		&pb.AuthEnableRequest{}, &pb.TxnRequest{}, &pb.AuthenticateRequest{Name: "alice", Password: "one"},
