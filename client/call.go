@@ -40,7 +40,7 @@ type unary[Q, R any] func(context.Context, *Q, ...grpc.CallOption) (*R, error)
 // it succeeds, fails for good, or ctx ends.
 func slowCall[Q, R any](ctx context.Context, c *Client, what effect, rpc unary[Q, R], request *Q) (*R, error) {
 	delay := retryDelayMin
-	for {
+	for logins := 0; ; {
 		var server peer.Peer
 		answer, err := rpc(ctx, request, grpc.Peer(&server))
 		if err == nil {
@@ -48,6 +48,10 @@ func slowCall[Q, R any](ctx context.Context, c *Client, what effect, rpc unary[Q
 		}
 		err = fromWire(err)
 		verdict := judge(err, what, server.Addr != nil)
+		if logins < loginsMax && c.tokenRefused(err) {
+			logins++
+			verdict.again = true
+		}
 		if verdict.again && c.pause(ctx, &delay) {
 			continue
 		}

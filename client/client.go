@@ -49,6 +49,11 @@ type Config struct {
 	// it is set. Nil: no client certificate, and the system's roots.
 	TLS *tls.Config
 
+	// User logs in with Password when a call needs it, and again when its token
+	// has run out. Token is one that somebody else has made, in place of both.
+	User, Password string
+	Token          string
+
 	// DialTimeout is how long one attempt to connect may take. A call goes on
 	// waiting for a connection until its own deadline. Default 5 s.
 	DialTimeout time.Duration
@@ -112,6 +117,9 @@ type Client struct {
 	lease       pb.LeaseClient
 	cluster     pb.ClusterClient
 	maintenance pb.MaintenanceClient
+	auth        pb.AuthClient
+
+	identity *identity
 
 	tasks *task.Group // Watchers and renewals.
 
@@ -131,13 +139,15 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{config: cfg, resolver: manual.NewBuilderWithScheme("holdfast"), tasks: task.New(context.Background())}
+	c := &Client{config: cfg, resolver: manual.NewBuilderWithScheme("holdfast"), identity: newIdentity(&cfg), tasks: task.New(context.Background())}
 	c.mu.endpoints = cfg.Endpoints
 	c.resolver.InitialState(resolver.State{Addresses: addresses})
 	c.conn, err = grpc.NewClient("holdfast:///cluster",
 		grpc.WithResolvers(c.resolver),
 		grpc.WithTransportCredentials(transportCredentials(cfg.TLS, secure)),
 		grpc.WithContextDialer(cfg.Dial),
+		grpc.WithUnaryInterceptor(c.unaryWithToken),
+		grpc.WithStreamInterceptor(c.streamWithToken),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
 		grpc.WithDisableServiceConfig(), // Policy is ours, not the resolver's.
 		grpc.WithDisableRetry(),         // Only this package knows what may be repeated.
@@ -160,6 +170,7 @@ func New(cfg Config) (*Client, error) {
 	c.lease = pb.NewLeaseClient(c.conn)
 	c.cluster = pb.NewClusterClient(c.conn)
 	c.maintenance = pb.NewMaintenanceClient(c.conn)
+	c.auth = pb.NewAuthClient(c.conn)
 	return c, nil
 }
 

@@ -70,6 +70,10 @@ var (
 	ErrUserEmpty         error = Error{codes.InvalidArgument, "etcdserver: user name is empty"}
 	ErrInvalidAuthToken  error = Error{codes.Unauthenticated, "etcdserver: invalid auth token"}
 	ErrAuthOldRevision   error = Error{codes.InvalidArgument, "etcdserver: revision of auth store is old"}
+	ErrAuthFailed        error = Error{codes.InvalidArgument, "etcdserver: authentication failed, invalid user ID or password"}
+	ErrAuthNotEnabled    error = Error{codes.FailedPrecondition, "etcdserver: authentication is not enabled"}
+	ErrRootRole          error = Error{codes.FailedPrecondition, "etcdserver: root user does not have root role"}
+	ErrRoleExists        error = Error{codes.FailedPrecondition, "etcdserver: role name already exists"}
 	ErrMembersNotStarted error = Error{codes.Unknown, "etcdserver: re-configuration failed due to not enough started members"}
 )
 
@@ -115,7 +119,7 @@ var byText = func() map[string]error {
 		ErrEmptyKey, ErrKeyNotFound, ErrTooManyOps, ErrDuplicateKey, ErrRequestTooLarge, ErrCompacted, ErrFutureRevision, ErrNoSpace,
 		ErrTooManyRequests, ErrLeaseNotFound, ErrLeaseExists, ErrMemberNotFound, ErrNotLeader, ErrNotForLearner, ErrNoLeader,
 		ErrLeaderChanged, ErrServerStopped, ErrTimeout, ErrUnhealthy, ErrCorrupt, ErrWatchCanceled, ErrPermissionDenied, ErrUserEmpty,
-		ErrInvalidAuthToken, ErrAuthOldRevision, ErrMembersNotStarted,
+		ErrInvalidAuthToken, ErrAuthOldRevision, ErrAuthFailed, ErrAuthNotEnabled, ErrRootRole, ErrRoleExists, ErrMembersNotStarted,
 	} {
 		m[err.Error()] = err
 	}

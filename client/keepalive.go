@@ -121,7 +121,8 @@ func (k *KeepAlive) keep() error {
 		if life.over(clock.Mono()) {
 			return fmt.Errorf("lease %x, %v after its last renewal: %w: %w", k.id, clock.Mono()-life.start, ErrLeaseNotRenewed, err)
 		}
-		if life.ttl == 0 && !unsettled(err) {
+		refused := k.client.tokenRefused(err)
+		if life.ttl == 0 && !refused && !unsettled(err) {
 			return err // Never renewed, and refused: another try would end alike.
 		}
 		k.client.config.Logger.Debug("lease lost its stream, asking again", "lease", k.id, "error", err)

@@ -21,6 +21,9 @@ const (
 	retryDelayMin = 25 * time.Millisecond
 	retryDelayMax = 500 * time.Millisecond
 
+	// loginsMax for one call: users may change while it is made, but not so often.
+	loginsMax = 5
+
 	// The server bounds answers by what was asked for: whoever asks for
 	// everything gets it.
 	responseBytesMax = math.MaxInt32

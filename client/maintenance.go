@@ -62,6 +62,14 @@ type Snapshot struct {
 // Snapshot begins to read a member's snapshot. It is not resumed when the
 // member dies: begin again.
 func (c *Client) Snapshot(ctx context.Context) (*Snapshot, error) {
+	s, err := c.snapshot(ctx)
+	if err != nil && c.tokenRefused(err) {
+		return c.snapshot(ctx)
+	}
+	return s, err
+}
+
+func (c *Client) snapshot(ctx context.Context) (*Snapshot, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	stream, err := c.maintenance.Snapshot(ctx, &pb.SnapshotRequest{})
 	if err != nil {

@@ -110,7 +110,7 @@ func (w *Watcher) run(closed context.Context) {
 		case w.ctx.Err() != nil:
 			w.end(nil)
 			return
-		case !resumable(err):
+		case !w.client.tokenRefused(err) && !resumable(err):
 			w.end(err)
 			return
 		}

@@ -29,6 +29,9 @@ func (s *clusterService) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) 
 	if err != nil {
 		return nil, err
 	}
+	if err := s.permit(ctx, onlyRoot); err != nil {
+		return nil, toWire(err)
+	}
 	if err := s.mayAdd(r.IsLearner); err != nil {
 		return nil, err
 	}
@@ -44,6 +47,9 @@ func (s *clusterService) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) 
 }
 
 func (s *clusterService) MemberRemove(ctx context.Context, r *pb.MemberRemoveRequest) (*pb.MemberRemoveResponse, error) {
+	if err := s.permit(ctx, onlyRoot); err != nil {
+		return nil, toWire(err)
+	}
 	if err := s.mayRemove(ident.MemberID(r.ID)); err != nil {
 		return nil, err
 	}
@@ -60,6 +66,9 @@ func (s *clusterService) MemberUpdate(ctx context.Context, r *pb.MemberUpdateReq
 	if err := checkMemberURLs(r.PeerURLs); err != nil {
 		return nil, err
 	}
+	if err := s.permit(ctx, onlyRoot); err != nil {
+		return nil, toWire(err)
+	}
 	_, err := s.changeMembers(ctx, &holdfastpb.Command{Command: &holdfastpb.Command_MemberUpdate{
 		MemberUpdate: &holdfastpb.MemberUpdate{Id: r.ID, PeerUrls: r.PeerURLs},
 	}})
@@ -75,11 +84,17 @@ func (s *clusterService) MemberList(ctx context.Context, r *pb.MemberListRequest
 			return nil, toWire(err)
 		}
 	}
+	if err := s.permit(ctx, anybody); err != nil {
+		return nil, toWire(err)
+	}
 	return &pb.MemberListResponse{Header: s.headerWithoutRevision(), Members: s.members()}, nil
 }
 
 // MemberPromote is decided by the leader, which alone knows how far a learner is.
 func (s *clusterService) MemberPromote(ctx context.Context, r *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error) {
+	if err := s.permit(ctx, onlyRoot); err != nil {
+		return nil, toWire(err)
+	}
 	id := ident.MemberID(r.ID)
 	err := s.atLeader(ctx, func(ctx context.Context) error {
 		err := s.promoteHere(ctx, id)
@@ -135,7 +150,7 @@ func (c *core) promoteHere(ctx context.Context, id ident.MemberID) error {
 	if !learnerReady(st, id) {
 		return errLearnerNotReady
 	}
-	_, err := c.changeMembers(ctx, &holdfastpb.Command{Command: &holdfastpb.Command_MemberPromote{
+	_, err := c.changeMembers(asMember(ctx), &holdfastpb.Command{Command: &holdfastpb.Command_MemberPromote{
 		MemberPromote: &holdfastpb.MemberPromote{Id: uint64(id)},
 	}})
 	return err
@@ -149,6 +164,9 @@ func learnerReady(st raftnode.Status, id ident.MemberID) bool {
 // changeMembers proposes a change of the members, with Raft's own change where
 // there is one.
 func (c *core) changeMembers(ctx context.Context, cmd *holdfastpb.Command) (any, error) {
+	if err := c.sign(ctx, cmd); err != nil {
+		return nil, toWire(err)
+	}
 	data, err := cmd.MarshalVT()
 	if err != nil {
 		return nil, toWire(err)

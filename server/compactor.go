@@ -110,7 +110,7 @@ func (c *compactor) target(now time.Duration, head ident.Revision) ident.Revisio
 
 func (c *compactor) compact(ctx context.Context, target ident.Revision) {
 	start := c.cfg.Clock.Mono()
-	_, err := c.propose(ctx, &holdfastpb.Command{Command: &holdfastpb.Command_Compaction{
+	_, err := c.propose(asMember(ctx), &holdfastpb.Command{Command: &holdfastpb.Command_Compaction{
 		Compaction: &pb.CompactionRequest{Revision: int64(target)},
 	}})
 	switch {

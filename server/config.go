@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/crypto/bcrypt"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/vfs"
@@ -143,6 +144,12 @@ type Config struct {
 	CORS          []string // Origins whose pages may call. Default: all.
 	HostWhitelist []string // Names by which cleartext HTTP may call, against DNS rebinding. Default: all.
 
+	// AuthToken is what users get who log in: "simple", the default, or
+	// "jwt,pub-key=FILE,priv-key=FILE,sign-method=METHOD,ttl=DURATION".
+	AuthToken    string
+	AuthTokenTTL time.Duration // Of a simple token that is not used. Default 300 s.
+	BcryptCost   int           // Of hashes of new passwords; each step doubles the time. Default 10.
+
 	// ProtocolVersion is the version of etcd that clients are told. Default: the one tested against.
 	ProtocolVersion string
 
@@ -206,6 +213,9 @@ func (c Config) withDefaults() Config {
 	set(&c.SlowRequest, 300*time.Millisecond)
 	set(&c.SlowApply, 100*time.Millisecond)
 	set(&c.ProtocolVersion, ProtocolVersion)
+	set(&c.AuthToken, tokenSimple)
+	set(&c.AuthTokenTTL, AuthTokenTTLDefault)
+	set(&c.BcryptCost, bcrypt.DefaultCost)
 	set(&c.ArchiveMode, ArchiveAsync)
 	set(&c.ArchiveEpoch, EpochAuto)
 	set(&c.ArchivePolicy, string(archive.PolicyGap))
@@ -284,7 +294,7 @@ func (c Config) Validate() error {
 	if _, err := parseRetention(c.AutoCompactionMode, c.AutoCompactionRetention); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, c.checkArchive(), c.checkTLS(), c.Tracing.check())
+	errs = append(errs, c.checkAuth(), c.checkArchive(), c.checkTLS(), c.Tracing.check())
 	return errors.Join(errs...)
 }
 

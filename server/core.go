@@ -55,6 +55,7 @@ type core struct {
 	scrubs     scrubbing
 	archive    archiving
 	epoch      *epochFence
+	who        *identities // Tokens and passwords.
 	onDamage   func(error) // A call met damage in the state.
 }
 

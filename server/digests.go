@@ -238,7 +238,7 @@ func (s *Server) raiseCorrupt(ctx context.Context, id ident.MemberID, v verdict)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout())
 	defer cancel()
-	_, err := s.setAlarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: uint64(id), Alarm: pb.AlarmType_CORRUPT})
+	_, err := s.setAlarm(asMember(ctx), &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: uint64(id), Alarm: pb.AlarmType_CORRUPT})
 	return err
 }
 

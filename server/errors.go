@@ -11,6 +11,7 @@ import (
 	"github.com/holdfast-db/holdfast/raftnode"
 	"github.com/holdfast-db/holdfast/server/replica"
 	"github.com/holdfast-db/holdfast/statemachine"
+	"github.com/holdfast-db/holdfast/statemachine/auth"
 	"github.com/holdfast-db/holdfast/statemachine/lease"
 	"github.com/holdfast-db/holdfast/statemachine/member"
 )
@@ -28,6 +29,13 @@ var (
 	errClientAPIVersion  = status.Error(codes.InvalidArgument, "etcdserver: invalid client api version")
 	errRequestTooLarge   = status.Error(codes.InvalidArgument, "etcdserver: request is too large")
 	errMemberURLs        = status.Error(codes.InvalidArgument, "etcdserver: given member URLs are invalid")
+	errNameNotText       = status.Error(codes.InvalidArgument, "etcdserver: name is not valid UTF-8")
+	errUserName          = status.Error(codes.InvalidArgument, "etcdserver: user name is empty")
+	errRoleName          = status.Error(codes.InvalidArgument, "etcdserver: role name is empty")
+	errAuthFailed        = status.Error(codes.InvalidArgument, "etcdserver: authentication failed, invalid user ID or password")
+	errNoPermission      = status.Error(codes.InvalidArgument, "etcdserver: permission not given")
+	errAuthManagement    = status.Error(codes.InvalidArgument, "etcdserver: invalid auth management")
+	errOldAuthRevision   = status.Error(codes.InvalidArgument, "etcdserver: revision of auth store is old")
 	errCompacted         = status.Error(codes.OutOfRange, "etcdserver: mvcc: required revision has been compacted")
 	errFutureRevision    = status.Error(codes.OutOfRange, "etcdserver: mvcc: required revision is a future revision")
 	errLeaseTTL          = status.Error(codes.OutOfRange, "etcdserver: too large lease TTL")
@@ -46,6 +54,17 @@ var (
 	errDowngradeFormat   = status.Error(codes.InvalidArgument, "etcdserver: wrong downgrade target version format")
 	errDowngradeTarget   = status.Error(codes.InvalidArgument, "etcdserver: invalid downgrade target version")
 	errUnknownMethod     = status.Error(codes.Unknown, "etcdserver: unknown method")
+	errRootUser          = status.Error(codes.FailedPrecondition, "etcdserver: root user does not exist")
+	errRootRole          = status.Error(codes.FailedPrecondition, "etcdserver: root user does not have root role")
+	errUserExists        = status.Error(codes.FailedPrecondition, "etcdserver: user name already exists")
+	errUserNotFound      = status.Error(codes.FailedPrecondition, "etcdserver: user name not found")
+	errRoleExists        = status.Error(codes.FailedPrecondition, "etcdserver: role name already exists")
+	errRoleNotFound      = status.Error(codes.FailedPrecondition, "etcdserver: role name not found")
+	errRoleNotGranted    = status.Error(codes.FailedPrecondition, "etcdserver: role is not granted to the user")
+	errNotPermitted      = status.Error(codes.FailedPrecondition, "etcdserver: permission is not granted to the role")
+	errAuthNotEnabled    = status.Error(codes.FailedPrecondition, "etcdserver: authentication is not enabled")
+	errPermissionDenied  = status.Error(codes.PermissionDenied, "etcdserver: permission denied")
+	errInvalidToken      = status.Error(codes.Unauthenticated, "etcdserver: invalid auth token")
 	errNoLeader          = status.Error(codes.Unavailable, "etcdserver: no leader")
 	errLeaderChanged     = status.Error(codes.Unavailable, "etcdserver: leader changed")
 	errStopped           = status.Error(codes.Unavailable, "etcdserver: server stopped")
@@ -59,9 +78,11 @@ var (
 	errEpochUnread       = status.Error(codes.Unavailable, "holdfast: the archive did not tell in time that this cluster was not given up, nothing is acknowledged")
 	errWatchCanceled     = status.Error(codes.Canceled, "etcdserver: watch canceled")
 
-	// Clients know these two by their text only: they travel as Unknown.
+	// Clients know these by their text only: they travel as Unknown.
 	errNotEnoughStarted = status.Error(codes.Unknown, "etcdserver: re-configuration failed due to not enough started members")
 	errTooManyRequests  = status.Error(codes.Unknown, "etcdserver: too many requests")
+	errNoPasswordUser   = status.Error(codes.Unknown, "auth: authentication failed, password was given for no password user")
+	errVerifyOnly       = status.Error(codes.Unknown, "auth: token signing attempted with verify-only key")
 )
 
 // wire is the one table from errors of the packages below to what a client is
@@ -83,6 +104,25 @@ var wire = []struct{ err, answer error }{
 	{member.ErrNotLearner, errMemberNotLearner},
 	{member.ErrTooManyLearner, errTooManyLearners},
 	{member.ErrLastVoter, errNotEnoughStarted},
+	{auth.ErrRootUser, errRootUser},
+	{auth.ErrRootRole, errRootRole},
+	{auth.ErrNobody, errUserName}, // The protocol has one text for both.
+	{auth.ErrUserName, errUserName},
+	{auth.ErrDenied, errPermissionDenied},
+	{auth.ErrOldRevision, errOldAuthRevision},
+	{auth.ErrNotEnabled, errAuthNotEnabled},
+	{auth.ErrFailed, errAuthFailed},
+	{auth.ErrNoPassword, errNoPasswordUser},
+	{auth.ErrUserExists, errUserExists},
+	{auth.ErrUserNotFound, errUserNotFound},
+	{auth.ErrRoleName, errRoleName},
+	{auth.ErrRoleExists, errRoleExists},
+	{auth.ErrRoleNotFound, errRoleNotFound},
+	{auth.ErrNotGranted, errRoleNotGranted},
+	{auth.ErrNoPermission, errNoPermission},
+	{auth.ErrNotPermitted, errNotPermitted},
+	{auth.ErrManagement, errAuthManagement},
+	{auth.ErrRowTooLarge, errRequestTooLarge},
 	{raftnode.ErrTooLarge, errRequestTooLarge},
 	{raftnode.ErrNoLeader, errTimeout}, // Nobody led until the deadline; "no leader" is for those who ask not to wait.
 	{raftnode.ErrNotLeader, errNotLeader},

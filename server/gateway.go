@@ -219,6 +219,11 @@ func (s *Server) access(next http.Handler) http.Handler {
 			http.Error(w, fmt.Sprintf("Host %q is not one by which cleartext HTTP may call this member: use https, or name it in --host-whitelist.", host), http.StatusMisdirectedRequest)
 			return
 		}
+		if name := certifiedName(r); name != "" && strings.HasPrefix(r.URL.Path, "/v3/") && s.cfg.ClientTLS.ClientCertAuth && s.authOn() {
+			http.Error(w, "With authentication on, JSON is not answered to a certificate that names a user, for it would not act as that user: "+
+				"use a certificate without a common name, and send the token of /v3/auth/authenticate as Authorization.", http.StatusBadRequest)
+			return
+		}
 		switch origin := r.Header.Get("Origin"); {
 		case allowed(s.cfg.CORS, "*"):
 			allowOrigin(w, "*")
@@ -231,6 +236,14 @@ func (s *Server) access(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// certifiedName is the common name in the certificate that a request came with.
+func certifiedName(r *http.Request) string {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return ""
+	}
+	return r.TLS.VerifiedChains[0][0].Subject.CommonName
 }
 
 // allowed tells whether a list has a name. An empty one, or a star, has all.

@@ -156,8 +156,16 @@ func (c *core) answer(ctx context.Context, req any, info *grpc.UnaryServerInfo, 
 	if err := c.check(ctx, info.FullMethod, req); err != nil {
 		return nil, err
 	}
+	ctx, seal, err := c.admit(ctx, info.FullMethod, req)
+	if err != nil {
+		return nil, err
+	}
 	start := c.cfg.Clock.Mono()
 	answer, err := next(ctx, req)
+	if err == nil && !seal.decided() {
+		c.log.Error("nobody decided whether a request is permitted", "method", info.FullMethod)
+		return nil, errPermissionDenied
+	}
 	took := c.cfg.Clock.Mono() - start
 	c.metrics.requests.observe(info.FullMethod, took, err)
 	if took > c.cfg.SlowRequest && !guard[info.FullMethod].waits {
@@ -188,6 +196,9 @@ func (c *core) lookFor(err error) {
 // a while, so that a client behind a partition looks for another member.
 func (c *core) carry(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
 	if err := c.check(ss.Context(), info.FullMethod, nil); err != nil {
+		return err
+	}
+	if _, _, err := c.admit(ss.Context(), info.FullMethod, nil); err != nil {
 		return err
 	}
 	if !needsLeader(ss.Context()) {
@@ -224,8 +235,10 @@ func (s *Server) Methods() []string {
 	return names
 }
 
-// HasRule tells whether a method has a row in the guard.
+// HasRule tells whether a method has a row in the guard, and one in the table of
+// who may call it.
 func HasRule(method string) bool {
-	_, ok := guard[method]
-	return ok
+	_, guarded := guard[method]
+	_, authorized := accesses[method]
+	return guarded && authorized
 }

@@ -45,11 +45,3 @@ func TestWhatAClientMustNotWaitForIsRefusedAtOnce(t *testing.T) {
 		t.Fatal("a client version that is no text was taken")
 	}
 }
-
-func TestAServiceThatIsNotThereYetSaysSo(t *testing.T) {
-	conn := dial(t, servertest.New(t, 1, nil).Members[0])
-	_, err := pb.NewAuthClient(conn).AuthEnable(t.Context(), &pb.AuthEnableRequest{})
-	if status.Code(err) != codes.Unimplemented {
-		t.Fatalf("auth enable: %v", err)
-	}
-}

@@ -10,6 +10,7 @@ import (
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/statemachine"
+	"github.com/holdfast-db/holdfast/statemachine/auth"
 )
 
 // kvService answers etcdserverpb.KV.
@@ -61,6 +62,11 @@ func (s *kvService) read(ctx context.Context, r *pb.RangeRequest) (*codec.RangeR
 	defer store.Release()
 	v := store.View()
 	defer v.Release()
+	if s.authOn() { // After the view: what comes later than a permission was taken away is not in it.
+		if err := s.permit(ctx, func(a *auth.Asker) error { return a.Range(r) }); err != nil {
+			return nil, toWire(err)
+		}
+	}
 	res, err := v.Range(ctx, statemachine.RangeArgs(r))
 	if err != nil {
 		return nil, toWire(err)
@@ -129,6 +135,11 @@ func (s *kvService) txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse,
 	defer store.Release()
 	v := store.View()
 	defer v.Release()
+	if s.authOn() {
+		if err := s.permit(ctx, func(a *auth.Asker) error { return a.Txn(r) }); err != nil {
+			return nil, err
+		}
+	}
 	return statemachine.ReadTxn(ctx, v, r)
 }
 

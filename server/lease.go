@@ -12,6 +12,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/ident"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/proto/holdfastpb"
+	"github.com/holdfast-db/holdfast/statemachine/auth"
 )
 
 // leaseService answers etcdserverpb.Lease.
@@ -21,6 +22,9 @@ type leaseService struct {
 }
 
 func (s *leaseService) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
+	if err := s.permit(ctx, anybody); err != nil {
+		return nil, toWire(err)
+	}
 	id := r.ID
 	for id == 0 {
 		drawn, err := s.random()
@@ -46,6 +50,9 @@ func (c *core) leaseTTLMin() int64 {
 }
 
 func (s *leaseService) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
+	if err := s.permit(ctx, anybody); err != nil {
+		return nil, toWire(err)
+	}
 	v, err := s.propose(ctx, &holdfastpb.Command{Command: &holdfastpb.Command_LeaseRevoke{
 		LeaseRevoke: &holdfastpb.LeaseRevoke{Id: r.ID},
 	}})
@@ -69,6 +76,9 @@ func (s *leaseService) LeaseKeepAlive(stream pb.Lease_LeaseKeepAliveServer) erro
 		// The header is of before the renewal: a client must not see a renewal at a
 		// revision at which the lease was gone already.
 		answer := &pb.LeaseKeepAliveResponse{Header: s.header(), ID: r.ID}
+		if err := s.permitLease(stream.Context(), r.ID, auth.Write); err != nil {
+			return toWire(err)
+		}
 		if answer.TTL, err = s.renew(stream.Context(), ident.LeaseID(r.ID)); err != nil {
 			return toWire(err)
 		}
@@ -126,6 +136,9 @@ func (c *core) renewHere(ctx context.Context, id ident.LeaseID) (int64, error) {
 }
 
 func (s *leaseService) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest) (*pb.LeaseTimeToLiveResponse, error) {
+	if err := s.permit(ctx, anybody); err != nil {
+		return nil, toWire(err)
+	}
 	answer := &pb.LeaseTimeToLiveResponse{ID: r.ID, TTL: -1}
 	id := ident.LeaseID(r.ID)
 	err := s.atLeader(ctx, func(ctx context.Context) (err error) {
@@ -148,6 +161,9 @@ func (s *leaseService) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiv
 	}
 	if r.Keys && answer.TTL >= 0 {
 		if answer.Keys, err = s.leaseKeys(ctx, id); err != nil {
+			return nil, toWire(err)
+		}
+		if err := s.permitKeys(ctx, answer.Keys); err != nil {
 			return nil, toWire(err)
 		}
 	}
@@ -183,12 +199,15 @@ func (c *core) leaseKeys(ctx context.Context, id ident.LeaseID) ([][]byte, error
 	return v.LeaseKeys(id)
 }
 
-func (s *leaseService) LeaseLeases(context.Context, *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
+func (s *leaseService) LeaseLeases(ctx context.Context, _ *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
 	answer := &pb.LeaseLeasesResponse{Header: s.header()}
 	for _, id := range s.keeper.List() {
+		if err := s.permitLease(ctx, int64(id), auth.Read); err != nil {
+			return nil, toWire(err)
+		}
 		answer.Leases = append(answer.Leases, &pb.LeaseStatus{ID: int64(id)})
 	}
-	return answer, nil
+	return answer, toWire(s.permit(ctx, anybody)) // Also without leases.
 }
 
 // Questions of members, drawn in docs/format/peer.md. The first three are for

@@ -109,6 +109,22 @@ const (
 	keepaliveInterval = 2 * time.Hour
 	keepaliveTimeout  = 20 * time.Second
 
+	// AuthTokenTTLDefault of a token that is not used, as etcd; jwtTTLDefault of a
+	// signed one, used or not.
+	AuthTokenTTLDefault = 300 * time.Second
+	jwtTTLDefault       = 5 * time.Minute
+
+	// tokenPrefixBytes of a simple token: 52^16, so that it can not be guessed.
+	tokenPrefixBytes = 16
+	// tokensMax that are not void, of some 150 bytes each.
+	tokensMax = 1 << 20
+	// tokenSweepInterval is how long a void token takes up memory at most.
+	tokenSweepInterval = 5 * time.Second
+	// verifiedMax passwords, and as many signatures, are remembered as right.
+	verifiedMax = 8 << 10
+	// loginTriesMax when users change while a password is compared.
+	loginTriesMax = 10
+
 	// insideBufferBytes of the connection of an embedding program.
 	insideBufferBytes = 1 << 20
 

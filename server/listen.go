@@ -230,7 +230,7 @@ func (s *Server) newGRPC(creds credentials.TransportCredentials) *grpc.Server {
 	pb.RegisterLeaseServer(g, &leaseService{core: s.core})
 	pb.RegisterClusterServer(g, &clusterService{core: s.core})
 	pb.RegisterMaintenanceServer(g, &maintenanceService{core: s.core})
-	pb.RegisterAuthServer(g, pb.UnimplementedAuthServer{})
+	pb.RegisterAuthServer(g, &authService{core: s.core})
 	lockpb.RegisterLockServer(g, &lockService{onBehalf: newOnBehalf(s.core)})
 	electionpb.RegisterElectionServer(g, &electionService{onBehalf: newOnBehalf(s.core)})
 	h := health.NewServer()

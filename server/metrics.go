@@ -118,6 +118,7 @@ func (m *metrics) watchMember(c *core) {
 		"etcd_mvcc_db_total_size_in_bytes":        {"Bytes of the store on disk.", func() float64 { return float64(c.replica.Sizes().Total) }},
 		"etcd_mvcc_db_total_size_in_use_in_bytes": {"Bytes of the store that hold something.", func() float64 { return float64(c.replica.Sizes().InUse) }},
 		"etcd_debugging_mvcc_current_revision":    {"Revision of the store.", func() float64 { return float64(c.replica.Store().Head()) }},
+		"etcd_debugging_auth_revision":            {"Revision of users and roles.", func() float64 { return float64(c.replica.Machine.Auth.State().Revision) }},
 		"etcd_debugging_mvcc_compact_revision":    {"Revision up to which history is gone.", func() float64 { return float64(c.replica.Store().Compacted()) }},
 	})
 	m.gauges(map[string]gauge{

@@ -19,6 +19,9 @@ func (c *core) timeout() time.Duration {
 
 // propose puts a command into the log and waits for its answer.
 func (c *core) propose(ctx context.Context, cmd *holdfastpb.Command) (any, error) {
+	if err := c.sign(ctx, cmd); err != nil {
+		return nil, err
+	}
 	size := cmd.SizeVT()
 	if size > c.cfg.RequestBytesMax {
 		return nil, errRequestTooLarge
@@ -63,7 +66,7 @@ func (c *core) checkQuota(ctx context.Context, cmd *holdfastpb.Command) error {
 	own := alarm.Alarm{Member: c.id.Member, Kind: alarm.NoSpace}
 	if !c.replica.Machine.Alarms.Has(own) {
 		c.log.Warn("database space is exceeded, raising alarm NOSPACE", "quota", c.cfg.QuotaBytes, "size", size)
-		_, err := c.setAlarm(ctx, &pb.AlarmRequest{
+		_, err := c.setAlarm(asMember(ctx), &pb.AlarmRequest{
 			Action:   pb.AlarmRequest_ACTIVATE,
 			MemberID: uint64(own.Member),
 			Alarm:    pb.AlarmType_NOSPACE,

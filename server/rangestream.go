@@ -11,6 +11,7 @@ import (
 	"github.com/holdfast-db/holdfast/proto/codec"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/statemachine"
+	"github.com/holdfast-db/holdfast/statemachine/auth"
 )
 
 var (
@@ -48,7 +49,7 @@ func (s *kvService) RangeStream(r *pb.RangeRequest, stream pb.KV_RangeStreamServ
 	var head ident.Revision
 	var count int64
 	for {
-		res, err := s.readPart(ctx, args)
+		res, err := s.readPart(ctx, r, args)
 		if err != nil {
 			return toWire(err)
 		}
@@ -78,7 +79,7 @@ func (s *kvService) RangeStream(r *pb.RangeRequest, stream pb.KV_RangeStreamServ
 // readPart holds the store no longer than it reads: a client that takes its time
 // must not keep a compaction from being merged. If one overtakes it, the next
 // part fails.
-func (s *kvService) readPart(ctx context.Context, args mvcc.RangeArgs) (*mvcc.RangeResult, error) {
+func (s *kvService) readPart(ctx context.Context, r *pb.RangeRequest, args mvcc.RangeArgs) (*mvcc.RangeResult, error) {
 	store, err := s.replica.Use()
 	if err != nil {
 		return nil, err
@@ -86,6 +87,11 @@ func (s *kvService) readPart(ctx context.Context, args mvcc.RangeArgs) (*mvcc.Ra
 	defer store.Release()
 	v := store.View()
 	defer v.Release()
+	if s.authOn() { // With each part: a grant that is taken back ends the stream.
+		if err := s.permit(ctx, func(a *auth.Asker) error { return a.Range(r) }); err != nil {
+			return nil, err
+		}
+	}
 	s.replica.Machine.Counters.Ranges.Add(1)
 	return v.Range(ctx, args)
 }

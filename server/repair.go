@@ -237,7 +237,7 @@ func (s *Server) disarm(ctx context.Context) error {
 	if s.replica.Machine.Alarms.Has(alarm.Alarm{Member: s.id.Member, Kind: alarm.Corrupt}) {
 		ctx, cancel := context.WithTimeout(ctx, s.timeout())
 		defer cancel()
-		_, err := s.setAlarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, MemberID: uint64(s.id.Member), Alarm: pb.AlarmType_CORRUPT})
+		_, err := s.setAlarm(asMember(ctx), &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, MemberID: uint64(s.id.Member), Alarm: pb.AlarmType_CORRUPT})
 		if err != nil {
 			return err
 		}

@@ -105,6 +105,9 @@ func (s *Server) start(ctx context.Context) error {
 	if err := s.dir.MayStart(); err != nil {
 		return err
 	}
+	if s.who, err = newIdentities(&s.cfg); err != nil {
+		return err
+	}
 	clientTLS, err := s.certificates(s.cfg.ClientTLS, "client", s.cfg.clientURLs())
 	if err != nil {
 		return fmt.Errorf("TLS for clients: %w", err)
@@ -165,6 +168,7 @@ func (s *Server) openState(ctx context.Context, b *boot) (*wal.Recovered, error)
 	s.replica.OnDamage = s.onDamage
 	s.replica.Machine.Leases.Watch(leaseCounts{s.keeper, s.metrics})
 	s.metrics.granted.Store(0) // What was there is not granted now.
+	s.replica.Machine.Auth.Watch(s.who.simple)
 	s.hub = watch.NewHub(watch.Config{Clock: s.cfg.Clock, Logger: s.log}, s.replica.Store())
 	s.replica.OnStore = func(store *mvcc.Store) {
 		s.hub.Swap(store)
@@ -289,6 +293,7 @@ func (s *Server) ClientAddrs() []string {
 // supervise ends the member when one of its parts does.
 func (s *Server) supervise(ctx context.Context) error {
 	s.group.Go("publish", s.publish)
+	s.group.Go("tokens", s.who.simple.sweep)
 	s.group.Go("leadership", s.watchLeadership)
 	s.group.Go("lease expiry", s.expireLeases)
 	s.group.Go("clocks", s.compareClocks)

@@ -70,7 +70,7 @@ type fuzzedMember struct {
 }
 
 func newFuzzedMember(f *testing.F) *fuzzedMember {
-	m := servertest.New(f, 1, func(_ int, c *server.Config) { c.QuotaBytes = 64 << 20 }).Members[0]
+	m := servertest.New(f, 1, func(_ int, c *server.Config) { c.QuotaBytes, c.BcryptCost = 64<<20, 4 }).Members[0]
 	conn, err := m.DialInside()
 	if err != nil {
 		f.Fatal(err)

@@ -13,7 +13,7 @@ func (m *metrics) unused() {
 		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: "Of etcd; always 0 here."}, none))
 	}
 	for _, name := range []string{
-		"etcd_debugging_mvcc_db_compaction_last", "etcd_debugging_store_watchers", "etcd_debugging_auth_revision",
+		"etcd_debugging_mvcc_db_compaction_last", "etcd_debugging_store_watchers",
 		"etcd_grpc_proxy_cache_hits_total", "etcd_grpc_proxy_cache_keys_total", "etcd_grpc_proxy_cache_misses_total", "etcd_grpc_proxy_watchers_coalescing_total",
 	} {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: "Of etcd; always 0 here."}, none))

@@ -16,6 +16,7 @@ import (
 	"github.com/holdfast-db/holdfast/mvcc/watch"
 	"github.com/holdfast-db/holdfast/proto/codec"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
+	"github.com/holdfast-db/holdfast/statemachine/auth"
 )
 
 // watchService answers etcdserverpb.Watch.
@@ -112,6 +113,13 @@ func (w *watchStream) create(r *pb.WatchCreateRequest) {
 	}
 	if len(req.Key) == 0 {
 		req.Key = []byte{0} // The smallest key there is.
+	}
+	if r.StartRevision >= 0 && w.authOn() {
+		err := w.permit(w.grpc.Context(), func(a *auth.Asker) error { return a.Watch(req.Key, r.RangeEnd) })
+		if err != nil {
+			w.hub.Refuse(err)
+			return
+		}
 	}
 	for _, f := range r.Filters {
 		switch f {

@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/holdfast-db/holdfast/mvcc"
+	"github.com/holdfast-db/holdfast/statemachine/auth"
 	"github.com/holdfast-db/holdfast/statemachine/lease"
 	"github.com/holdfast-db/holdfast/statemachine/member"
 )
@@ -28,6 +29,9 @@ var outcomes = []error{
 	lease.ErrNotFound, lease.ErrExists, lease.ErrTTL,
 	member.ErrNotFound, member.ErrRemoved, member.ErrIDExists, member.ErrURLExists,
 	member.ErrNotLearner, member.ErrTooManyLearner, member.ErrLastVoter,
+	auth.ErrRootUser, auth.ErrRootRole, auth.ErrNobody, auth.ErrDenied, auth.ErrOldRevision, auth.ErrNotEnabled, auth.ErrFailed,
+	auth.ErrUserName, auth.ErrUserExists, auth.ErrUserNotFound, auth.ErrRoleName, auth.ErrRoleExists, auth.ErrRoleNotFound,
+	auth.ErrNotGranted, auth.ErrNoPermission, auth.ErrNotPermitted, auth.ErrManagement, auth.ErrRowTooLarge,
 }
 
 func isOutcome(err error) bool {

@@ -3,7 +3,7 @@
 //
 // One case per command. Each request of an entry is one transaction on the
 // store: it takes effect whole, at one revision, or not at all. The small
-// tables (leases, members, alarms) are rows of the store with a typed copy in
+// tables (leases, members, alarms, users and roles) are rows of the store with a typed copy in
 // memory; the copy is changed only after the transaction has, by the same door
 // whether a request, a record of another member or a restart brought the row.
 //
@@ -15,17 +15,18 @@
 package statemachine
 
 import (
+	"bytes"
 	"fmt"
 	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/holdfast-db/holdfast/internal/entry"
-	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/mvcc"
 	"github.com/holdfast-db/holdfast/mvcc/history"
 	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/statemachine/alarm"
+	"github.com/holdfast-db/holdfast/statemachine/auth"
 	"github.com/holdfast-db/holdfast/statemachine/lease"
 	"github.com/holdfast-db/holdfast/statemachine/member"
 )
@@ -36,6 +37,7 @@ type Machine struct {
 	Leases   *lease.Table
 	Members  *member.Table
 	Alarms   *alarm.Table
+	Auth     *auth.Table
 	Counters Counters
 
 	store   *mvcc.Store
@@ -54,6 +56,7 @@ func New(store *mvcc.Store) (*Machine, error) {
 		Leases:  lease.NewTable(),
 		Members: member.NewTable(),
 		Alarms:  alarm.NewTable(),
+		Auth:    auth.NewTable(),
 	}
 	return m, m.Reload(store)
 }
@@ -62,8 +65,8 @@ func New(store *mvcc.Store) (*Machine, error) {
 // brought replaces everything. Readers see the old tables or the new ones, and
 // never a part.
 func (m *Machine) Reload(store *mvcc.Store) error {
-	next := Machine{Leases: lease.NewTable(), Members: member.NewTable(), Alarms: alarm.NewTable()}
-	for _, table := range []mvcc.Table{mvcc.TableLease, mvcc.TableMember, mvcc.TableAlarm, mvcc.TableMeta} {
+	next := Machine{Leases: lease.NewTable(), Members: member.NewTable(), Alarms: alarm.NewTable(), Auth: auth.NewTable()}
+	for _, table := range []mvcc.Table{mvcc.TableLease, mvcc.TableUser, mvcc.TableRole, mvcc.TableMember, mvcc.TableAlarm, mvcc.TableMeta} {
 		err := store.Rows(table, func(key, value []byte) error {
 			return next.take(row{table: table, key: key, value: value})
 		})
@@ -75,6 +78,7 @@ func (m *Machine) Reload(store *mvcc.Store) error {
 	m.Members.Replace(next.Members)
 	m.Leases.Replace(next.Leases)
 	m.Alarms.Replace(next.Alarms)
+	m.Auth.Replace(next.Auth)
 	m.cluster.Store(next.cluster.Load())
 	return nil
 }
@@ -114,7 +118,7 @@ func (m *Machine) applyEntry(ent *entry.Entry, answers []entry.Answer) ([]entry.
 		answers = append(answers, a)
 	}
 	for i := range ent.Requests {
-		a := m.applyRequest(e, ent.Term, &ent.Requests[i])
+		a := m.applyRequest(e, ent, &ent.Requests[i])
 		if a.Err != nil && !isOutcome(a.Err) {
 			return nil, e.Fail(fmt.Errorf("request %d: %w", i, a.Err)) // Others have what is missing here.
 		}
@@ -123,13 +127,13 @@ func (m *Machine) applyEntry(ent *entry.Entry, answers []entry.Answer) ([]entry.
 	return answers, e.Commit()
 }
 
-func (m *Machine) applyRequest(e *mvcc.Entry, term ident.Term, r *entry.Request) entry.Answer {
+func (m *Machine) applyRequest(e *mvcc.Entry, ent *entry.Entry, r *entry.Request) entry.Answer {
 	cmd := &holdfastpb.Command{}
 	if err := cmd.UnmarshalVT(r.Data); err != nil {
 		e.Tx().Abort() // The request keeps its place in the entry.
 		return entry.Answer{ID: r.ID, Err: fmt.Errorf("%w: %w", ErrUndecodable, err)}
 	}
-	value, err := m.execute(&request{m: m, tx: e.Tx(), term: term}, cmd)
+	value, err := m.execute(&request{m: m, tx: e.Tx(), term: ent.Term, index: ent.Index}, cmd)
 	return entry.Answer{ID: r.ID, Value: value, Err: err}
 }
 
@@ -148,7 +152,7 @@ func (m *Machine) applyConf(e *mvcc.Entry, ent *entry.Entry) (entry.Answer, erro
 			a.Err = ErrMismatch
 		}
 		if a.Err == nil {
-			a.Value, a.Err = m.execute(&request{m: m, tx: e.Tx(), term: ent.Term}, cmd)
+			a.Value, a.Err = m.execute(&request{m: m, tx: e.Tx(), term: ent.Term, index: ent.Index}, cmd)
 		}
 		if a.Err != nil && !isOutcome(a.Err) {
 			return a, a.Err
@@ -178,6 +182,7 @@ func (m *Machine) ApplyRecord(rec *history.Record) error {
 				return fmt.Errorf("record %d: %w", rec.Index, err)
 			}
 		}
+		m.Auth.Publish()
 	}
 	return nil
 }
@@ -197,6 +202,8 @@ func (m *Machine) take(r row) error {
 			return m.Leases.Forget(r.key)
 		}
 		return m.Leases.Load(r.key, r.value)
+	case mvcc.TableUser, mvcc.TableRole:
+		return m.takeAuth(r)
 	case mvcc.TableMember:
 		if r.gone { // A restore writes the members anew.
 			return m.Members.Forget(r.key)
@@ -213,11 +220,28 @@ func (m *Machine) take(r row) error {
 			m.Alarms.Put(a)
 		}
 	case mvcc.TableMeta:
+		if bytes.Equal(r.key, auth.ConfigKey) {
+			return m.Auth.LoadConfig(r.value)
+		}
 		c := &holdfastpb.Cluster{}
 		if err := c.UnmarshalVT(r.value); err != nil {
 			return fmt.Errorf("cluster row: %w", err)
 		}
 		m.cluster.Store(c)
+	}
+	return nil
+}
+
+func (m *Machine) takeAuth(r row) error {
+	switch {
+	case r.table == mvcc.TableUser && r.gone:
+		m.Auth.ForgetUser(r.key)
+	case r.table == mvcc.TableUser:
+		return m.Auth.LoadUser(r.key, r.value)
+	case r.gone:
+		m.Auth.ForgetRole(r.key)
+	default:
+		return m.Auth.LoadRole(r.key, r.value)
 	}
 	return nil
 }

@@ -14,10 +14,11 @@ import (
 // request is one command on its way: its transaction, and the rows that the
 // typed tables take in once that has committed.
 type request struct {
-	m    *Machine
-	tx   *mvcc.Tx
-	term ident.Term
-	rows []row
+	m     *Machine
+	tx    *mvcc.Tx
+	term  ident.Term
+	index ident.Index // Of the entry.
+	rows  []row
 }
 
 func (r *request) setRow(table mvcc.Table, key, value []byte) {
@@ -43,11 +44,15 @@ func (m *Machine) execute(r *request, cmd *holdfastpb.Command) (any, error) {
 			assert.Failf("row made by this machine: %v", err)
 		}
 	}
+	m.Auth.Publish()
 	return value, nil
 }
 
 func (m *Machine) dispatch(r *request, cmd *holdfastpb.Command) (any, error) {
 	if err := m.refusedByAlarm(cmd); err != nil {
+		return nil, err
+	}
+	if err := r.permitted(cmd); err != nil {
 		return nil, err
 	}
 	switch c := cmd.Command.(type) {
@@ -87,7 +92,7 @@ func (r *request) manage(cmd *holdfastpb.Command) (any, error) {
 	case *holdfastpb.Command_ClusterInit:
 		return r.clusterInit(c.ClusterInit)
 	}
-	return nil, fmt.Errorf("%w: %T", ErrUnknown, cmd.Command)
+	return r.manageAuth(cmd)
 }
 
 // refusedByAlarm keeps what would make things worse from happening while an

@@ -129,9 +129,9 @@ func tlsRows(prefix, who string) []row {
 
 func authRows() []row {
 	return []row{
-		{name: "auth-token", kind: isText, initial: "simple", says: "what tokens are: simple, or jwt with its options", state: later, example: "jwt"},
-		{name: "bcrypt-cost", kind: isNumber, initial: "10", says: "work to hash a password", state: later, example: "4"},
-		{name: "auth-token-ttl", kind: isNumber, initial: "300", says: "seconds that a simple token is good for", state: later, example: "1"},
+		{name: "auth-token", kind: isText, initial: "simple", says: "what tokens of users are: simple, or jwt,pub-key=FILE,priv-key=FILE,sign-method=METHOD,ttl=DURATION", state: done, at: func(o *options) any { return &o.cfg.AuthToken }, example: "jwt"},
+		{name: "bcrypt-cost", kind: isNumber, initial: "10", says: "work to hash a password, 4 to 31: each step doubles the time", state: done, at: func(o *options) any { return &o.cfg.BcryptCost }, example: "4"},
+		{name: "auth-token-ttl", kind: isSeconds, initial: "300", says: "how long a simple token is good for without use", state: done, at: func(o *options) any { return &o.cfg.AuthTokenTTL }, example: "1"},
 	}
 }
 

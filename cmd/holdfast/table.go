@@ -31,6 +31,7 @@ const (
 	isNumber   kind = "N"
 	isDuration kind = "DURATION"
 	isMillis   kind = "MILLISECONDS"
+	isSeconds  kind = "SECONDS"
 	isList     kind = "LIST" // Separated by commas. The last one given wins.
 )
 
@@ -102,7 +103,7 @@ func newSetting(r *row, o *options) *setting {
 		s.at = new(bool)
 	case isNumber:
 		s.at = new(int64)
-	case isDuration, isMillis:
+	case isDuration, isMillis, isSeconds:
 		s.at = new(time.Duration)
 	case isList:
 		s.at = new([]string)
@@ -125,8 +126,11 @@ func (s *setting) String() string {
 	case *[]string:
 		return strings.Join(*p, ",")
 	case *time.Duration:
-		if s.row.kind == isMillis {
+		switch s.row.kind {
+		case isMillis:
 			return strconv.FormatInt(p.Milliseconds(), 10)
+		case isSeconds:
+			return strconv.FormatInt(int64(*p/time.Second), 10)
 		}
 		return p.String()
 	case *string:
@@ -180,6 +184,13 @@ func (s *setting) duration(text string) (time.Duration, error) {
 			return 0, errors.New("use a positive number of milliseconds")
 		}
 		return time.Duration(n) * time.Millisecond, nil
+	}
+	if s.row.kind == isSeconds {
+		n, err := natural(text, 31)
+		if err != nil {
+			return 0, errors.New("use a number of seconds")
+		}
+		return time.Duration(n) * time.Second, nil
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {

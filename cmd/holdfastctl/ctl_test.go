@@ -225,7 +225,7 @@ func TestCommandsPrintWhatTheirTranscriptsSay(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			newTerminal(t, nil).script(file)
+			newTerminal(t, func(c *server.Config) { c.BcryptCost = 4 }).script(file)
 		})
 	}
 }

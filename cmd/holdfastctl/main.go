@@ -15,6 +15,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -62,5 +63,6 @@ type ctl struct {
 	environ  []string
 	dial     dialFunc // Replaces the network in tests.
 
+	lines   *bufio.Reader // Of in, once passwords were read from it.
 	globals globals
 }

@@ -33,6 +33,10 @@ type globals struct {
 	insecureTransport bool
 	insecureVerify    bool
 
+	user, password string
+	token          string
+	asked          *string // The password, once it was asked for.
+
 	form  string
 	hex   bool
 	debug bool
@@ -43,15 +47,13 @@ const (
 	groupKV          = "kv"
 	groupConcurrency = "concurrency"
 	groupCluster     = "cluster maintenance"
+	groupAuth        = "authentication"
 	groupFiles       = "files"
 	groupUtility     = "utility"
 )
 
 // etcdctl knows these flags for things that are not here yet.
 var refusedFlags = []struct{ name, shorthand, why string }{
-	{"user", "", "authentication"},
-	{"password", "", "authentication"},
-	{"auth-jwt-token", "", "authentication"},
 	{"discovery-srv", "d", "discovery by DNS"},
 	{"discovery-srv-name", "", "discovery by DNS"},
 }
@@ -70,6 +72,7 @@ func (c *ctl) rootCommand() *cobra.Command {
 		&cobra.Group{ID: groupKV, Title: "Key-value commands"},
 		&cobra.Group{ID: groupConcurrency, Title: "Concurrency commands"},
 		&cobra.Group{ID: groupCluster, Title: "Cluster maintenance commands"},
+		&cobra.Group{ID: groupAuth, Title: "Authentication commands"},
 		&cobra.Group{ID: groupFiles, Title: "Commands for files"},
 		&cobra.Group{ID: groupUtility, Title: "Utility commands"},
 	)
@@ -82,6 +85,7 @@ func (c *ctl) rootCommand() *cobra.Command {
 	add(groupKV, c.getCommand(), c.putCommand(), c.delCommand(), c.txnCommand(), c.watchCommand(), c.leaseCommand(), c.compactionCommand())
 	add(groupConcurrency, c.lockCommand(), c.electCommand())
 	add(groupCluster, c.statusCommand(), c.memberCommand(), c.endpointCommand(), c.alarmCommand(), c.defragCommand(), c.moveLeaderCommand(), c.snapshotCommand())
+	add(groupAuth, c.authCommand(), c.userCommand(), c.roleCommand())
 	add(groupFiles, c.backupCommand(), c.archiveCommand(), c.restoreCommand(), c.recoverCommand(), c.repairCommand())
 	add(groupFiles, c.certsCommand(), c.inspectCommand(), c.diffCommand(), c.forkCommand())
 	add(groupUtility, c.benchCommand(), c.mirrorCommand(), c.versionCommand(), c.optionsCommand())
@@ -102,6 +106,9 @@ func (c *ctl) globalFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&g.key, "key", "", "key file of that certificate")
 	fs.BoolVar(&g.insecureTransport, "insecure-transport", true, "do not encrypt for endpoints without a scheme, unless a certificate is given")
 	fs.BoolVar(&g.insecureVerify, "insecure-skip-tls-verify", false, "do not check the members' certificates (for tests only)")
+	fs.StringVar(&g.user, "user", "", "username[:password] for authentication (asks for the password if it is not given)")
+	fs.StringVar(&g.password, "password", "", "password for authentication (if this option is used, --user option shouldn't include password)")
+	fs.StringVar(&g.token, "auth-jwt-token", "", "JWT token used for authentication (if this option is used, --user and --password should not be set)")
 	fs.StringVarP(&g.form, "write-out", "w", formSimple, "set the output format (fields, json, protobuf, simple, table)")
 	fs.BoolVar(&g.hex, "hex", false, "print keys, values and IDs in hexadecimal")
 	fs.BoolVar(&g.debug, "debug", false, "say on standard error what the client does")
@@ -180,11 +187,15 @@ func (c *ctl) clientTo(endpoints []string) (*client.Client, error) {
 	if err != nil {
 		return nil, exit(exitArguments, err)
 	}
-	cl, err := client.New(client.Config{
+	settings := client.Config{
 		Endpoints: endpoints, TLS: config, DialTimeout: c.globals.dialTimeout,
 		KeepAliveTime: c.globals.keepAliveTime, KeepAliveTimeout: c.globals.keepAliveLimit,
 		Dial: c.dial, Logger: c.logger(),
-	})
+	}
+	if err := c.login(&settings); err != nil {
+		return nil, err
+	}
+	cl, err := client.New(settings)
 	return cl, exit(exitArguments, err)
 }
 

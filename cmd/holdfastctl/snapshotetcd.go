@@ -56,14 +56,14 @@ func (c *ctl) imported(r *etcd.Report, file string) {
 	if r.FromLog > 0 {
 		fmt.Fprintf(c.out, "%d entries came from the log, beyond the database.\n", r.FromLog)
 	}
-	var left []string
 	if r.Users+r.Roles > 0 || r.AuthEnabled {
 		state := "off"
 		if r.AuthEnabled {
-			state = "on: the new cluster will let everybody in whom its TLS lets in"
+			state = "on"
 		}
-		left = append(left, fmt.Sprintf("%d users and %d roles (authentication was %s)", r.Users, r.Roles, state))
+		fmt.Fprintf(c.out, "Users %d, roles %d, authentication is %s as it was.\n", r.Users, r.Roles, state)
 	}
+	var left []string
 	if r.Uncertain > 0 {
 		left = append(left, fmt.Sprintf("%d entries at the end of the log, as this member alone cannot tell whether they were committed; "+
 			"if other members' directories are there, import the one with the highest revision", r.Uncertain))
@@ -104,6 +104,9 @@ as compacted. Alarms are left out; members are named at the restore.
 				return exit(exitFailed, err)
 			}
 			fmt.Fprintf(c.out, "Snapshot for etcd %s made at %s\nRevision %d, keys %d, leases %d, %s\n", version, args[1], r.Revision, r.Keys, r.Leases, sizeText(r.Bytes))
+			if r.Users+r.Roles > 0 {
+				fmt.Fprintf(c.out, "Users %d, roles %d.\n", r.Users, r.Roles)
+			}
 			if r.Alarms > 0 {
 				fmt.Fprintf(c.out, "Left out: %d alarms.\n", r.Alarms)
 			}

@@ -44,7 +44,21 @@ type Command struct {
 	//	*Command_MemberPublish
 	//	*Command_Alarm
 	//	*Command_ClusterInit
-	Command       isCommand_Command `protobuf_oneof:"command"`
+	//	*Command_AuthEnable
+	//	*Command_AuthDisable
+	//	*Command_Login
+	//	*Command_UserAdd
+	//	*Command_UserDelete
+	//	*Command_UserPassword
+	//	*Command_UserGrantRole
+	//	*Command_UserRevokeRole
+	//	*Command_RoleAdd
+	//	*Command_RoleDelete
+	//	*Command_RoleGrantPermission
+	//	*Command_RoleRevokePermission
+	Command isCommand_Command `protobuf_oneof:"command"`
+	// Who asks. Nobody: then the command is done only while authentication is off.
+	Actor         *Actor `protobuf:"bytes,64,opt,name=actor,proto3" json:"actor,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -212,6 +226,121 @@ func (x *Command) GetClusterInit() *ClusterInit {
 	return nil
 }
 
+func (x *Command) GetAuthEnable() *etcdserverpb.AuthEnableRequest {
+	if x != nil {
+		if x, ok := x.Command.(*Command_AuthEnable); ok {
+			return x.AuthEnable
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAuthDisable() *etcdserverpb.AuthDisableRequest {
+	if x != nil {
+		if x, ok := x.Command.(*Command_AuthDisable); ok {
+			return x.AuthDisable
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLogin() *Login {
+	if x != nil {
+		if x, ok := x.Command.(*Command_Login); ok {
+			return x.Login
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUserAdd() *UserAdd {
+	if x != nil {
+		if x, ok := x.Command.(*Command_UserAdd); ok {
+			return x.UserAdd
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUserDelete() *etcdserverpb.AuthUserDeleteRequest {
+	if x != nil {
+		if x, ok := x.Command.(*Command_UserDelete); ok {
+			return x.UserDelete
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUserPassword() *UserPassword {
+	if x != nil {
+		if x, ok := x.Command.(*Command_UserPassword); ok {
+			return x.UserPassword
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUserGrantRole() *etcdserverpb.AuthUserGrantRoleRequest {
+	if x != nil {
+		if x, ok := x.Command.(*Command_UserGrantRole); ok {
+			return x.UserGrantRole
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUserRevokeRole() *etcdserverpb.AuthUserRevokeRoleRequest {
+	if x != nil {
+		if x, ok := x.Command.(*Command_UserRevokeRole); ok {
+			return x.UserRevokeRole
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRoleAdd() *etcdserverpb.AuthRoleAddRequest {
+	if x != nil {
+		if x, ok := x.Command.(*Command_RoleAdd); ok {
+			return x.RoleAdd
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRoleDelete() *etcdserverpb.AuthRoleDeleteRequest {
+	if x != nil {
+		if x, ok := x.Command.(*Command_RoleDelete); ok {
+			return x.RoleDelete
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRoleGrantPermission() *etcdserverpb.AuthRoleGrantPermissionRequest {
+	if x != nil {
+		if x, ok := x.Command.(*Command_RoleGrantPermission); ok {
+			return x.RoleGrantPermission
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetRoleRevokePermission() *etcdserverpb.AuthRoleRevokePermissionRequest {
+	if x != nil {
+		if x, ok := x.Command.(*Command_RoleRevokePermission); ok {
+			return x.RoleRevokePermission
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetActor() *Actor {
+	if x != nil {
+		return x.Actor
+	}
+	return nil
+}
+
 type isCommand_Command interface {
 	isCommand_Command()
 }
@@ -272,6 +401,54 @@ type Command_ClusterInit struct {
 	ClusterInit *ClusterInit `protobuf:"bytes,14,opt,name=cluster_init,json=clusterInit,proto3,oneof"`
 }
 
+type Command_AuthEnable struct {
+	AuthEnable *etcdserverpb.AuthEnableRequest `protobuf:"bytes,32,opt,name=auth_enable,json=authEnable,proto3,oneof"`
+}
+
+type Command_AuthDisable struct {
+	AuthDisable *etcdserverpb.AuthDisableRequest `protobuf:"bytes,33,opt,name=auth_disable,json=authDisable,proto3,oneof"`
+}
+
+type Command_Login struct {
+	Login *Login `protobuf:"bytes,34,opt,name=login,proto3,oneof"`
+}
+
+type Command_UserAdd struct {
+	UserAdd *UserAdd `protobuf:"bytes,35,opt,name=user_add,json=userAdd,proto3,oneof"`
+}
+
+type Command_UserDelete struct {
+	UserDelete *etcdserverpb.AuthUserDeleteRequest `protobuf:"bytes,36,opt,name=user_delete,json=userDelete,proto3,oneof"`
+}
+
+type Command_UserPassword struct {
+	UserPassword *UserPassword `protobuf:"bytes,37,opt,name=user_password,json=userPassword,proto3,oneof"`
+}
+
+type Command_UserGrantRole struct {
+	UserGrantRole *etcdserverpb.AuthUserGrantRoleRequest `protobuf:"bytes,38,opt,name=user_grant_role,json=userGrantRole,proto3,oneof"`
+}
+
+type Command_UserRevokeRole struct {
+	UserRevokeRole *etcdserverpb.AuthUserRevokeRoleRequest `protobuf:"bytes,39,opt,name=user_revoke_role,json=userRevokeRole,proto3,oneof"`
+}
+
+type Command_RoleAdd struct {
+	RoleAdd *etcdserverpb.AuthRoleAddRequest `protobuf:"bytes,40,opt,name=role_add,json=roleAdd,proto3,oneof"`
+}
+
+type Command_RoleDelete struct {
+	RoleDelete *etcdserverpb.AuthRoleDeleteRequest `protobuf:"bytes,41,opt,name=role_delete,json=roleDelete,proto3,oneof"`
+}
+
+type Command_RoleGrantPermission struct {
+	RoleGrantPermission *etcdserverpb.AuthRoleGrantPermissionRequest `protobuf:"bytes,42,opt,name=role_grant_permission,json=roleGrantPermission,proto3,oneof"`
+}
+
+type Command_RoleRevokePermission struct {
+	RoleRevokePermission *etcdserverpb.AuthRoleRevokePermissionRequest `protobuf:"bytes,43,opt,name=role_revoke_permission,json=roleRevokePermission,proto3,oneof"`
+}
+
 func (*Command_Put) isCommand_Command() {}
 
 func (*Command_DeleteRange) isCommand_Command() {}
@@ -300,6 +477,265 @@ func (*Command_Alarm) isCommand_Command() {}
 
 func (*Command_ClusterInit) isCommand_Command() {}
 
+func (*Command_AuthEnable) isCommand_Command() {}
+
+func (*Command_AuthDisable) isCommand_Command() {}
+
+func (*Command_Login) isCommand_Command() {}
+
+func (*Command_UserAdd) isCommand_Command() {}
+
+func (*Command_UserDelete) isCommand_Command() {}
+
+func (*Command_UserPassword) isCommand_Command() {}
+
+func (*Command_UserGrantRole) isCommand_Command() {}
+
+func (*Command_UserRevokeRole) isCommand_Command() {}
+
+func (*Command_RoleAdd) isCommand_Command() {}
+
+func (*Command_RoleDelete) isCommand_Command() {}
+
+func (*Command_RoleGrantPermission) isCommand_Command() {}
+
+func (*Command_RoleRevokePermission) isCommand_Command() {}
+
+// Who wants something, as the member that proposes it has found out.
+type Actor struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`                                      // By a token or a certificate.
+	AuthRevision  uint64                 `protobuf:"varint,2,opt,name=auth_revision,json=authRevision,proto3" json:"auth_revision,omitempty"` // That the token is good for. Never zero with a user.
+	Member        bool                   `protobuf:"varint,3,opt,name=member,proto3" json:"member,omitempty"`                                 // A member of itself, as when it raises an alarm.
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Actor) Reset() {
+	*x = Actor{}
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Actor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Actor) ProtoMessage() {}
+
+func (x *Actor) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Actor.ProtoReflect.Descriptor instead.
+func (*Actor) Descriptor() ([]byte, []int) {
+	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Actor) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Actor) GetAuthRevision() uint64 {
+	if x != nil {
+		return x.AuthRevision
+	}
+	return 0
+}
+
+func (x *Actor) GetMember() bool {
+	if x != nil {
+		return x.Member
+	}
+	return false
+}
+
+// A client has shown its password. Makes a token that all members know.
+type Login struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	User          string                 `protobuf:"bytes,1,opt,name=user,proto3" json:"user,omitempty"`
+	Prefix        string                 `protobuf:"bytes,2,opt,name=prefix,proto3" json:"prefix,omitempty"`                                  // 16 letters drawn by the proposer. The token is this, a dot and the entry's index.
+	AuthRevision  uint64                 `protobuf:"varint,3,opt,name=auth_revision,json=authRevision,proto3" json:"auth_revision,omitempty"` // As of which the password was right. In another it may not be any more.
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Login) Reset() {
+	*x = Login{}
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Login) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Login) ProtoMessage() {}
+
+func (x *Login) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Login.ProtoReflect.Descriptor instead.
+func (*Login) Descriptor() ([]byte, []int) {
+	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Login) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *Login) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *Login) GetAuthRevision() uint64 {
+	if x != nil {
+		return x.AuthRevision
+	}
+	return 0
+}
+
+// The hash is made before: no password ever enters the log.
+type UserAdd struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	PasswordHash  []byte                 `protobuf:"bytes,2,opt,name=password_hash,json=passwordHash,proto3" json:"password_hash,omitempty"` // By bcrypt. Empty without a password.
+	NoPassword    bool                   `protobuf:"varint,3,opt,name=no_password,json=noPassword,proto3" json:"no_password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserAdd) Reset() {
+	*x = UserAdd{}
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserAdd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserAdd) ProtoMessage() {}
+
+func (x *UserAdd) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserAdd.ProtoReflect.Descriptor instead.
+func (*UserAdd) Descriptor() ([]byte, []int) {
+	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *UserAdd) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UserAdd) GetPasswordHash() []byte {
+	if x != nil {
+		return x.PasswordHash
+	}
+	return nil
+}
+
+func (x *UserAdd) GetNoPassword() bool {
+	if x != nil {
+		return x.NoPassword
+	}
+	return false
+}
+
+type UserPassword struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	PasswordHash  []byte                 `protobuf:"bytes,2,opt,name=password_hash,json=passwordHash,proto3" json:"password_hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserPassword) Reset() {
+	*x = UserPassword{}
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserPassword) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserPassword) ProtoMessage() {}
+
+func (x *UserPassword) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserPassword.ProtoReflect.Descriptor instead.
+func (*UserPassword) Descriptor() ([]byte, []int) {
+	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *UserPassword) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *UserPassword) GetPasswordHash() []byte {
+	if x != nil {
+		return x.PasswordHash
+	}
+	return nil
+}
+
 type LeaseGrant struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`   // Never zero: the proposer has drawn it.
@@ -310,7 +746,7 @@ type LeaseGrant struct {
 
 func (x *LeaseGrant) Reset() {
 	*x = LeaseGrant{}
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[1]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -322,7 +758,7 @@ func (x *LeaseGrant) String() string {
 func (*LeaseGrant) ProtoMessage() {}
 
 func (x *LeaseGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[1]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -335,7 +771,7 @@ func (x *LeaseGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseGrant.ProtoReflect.Descriptor instead.
 func (*LeaseGrant) Descriptor() ([]byte, []int) {
-	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{1}
+	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LeaseGrant) GetId() int64 {
@@ -361,7 +797,7 @@ type LeaseRevoke struct {
 
 func (x *LeaseRevoke) Reset() {
 	*x = LeaseRevoke{}
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[2]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -373,7 +809,7 @@ func (x *LeaseRevoke) String() string {
 func (*LeaseRevoke) ProtoMessage() {}
 
 func (x *LeaseRevoke) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[2]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -386,7 +822,7 @@ func (x *LeaseRevoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRevoke.ProtoReflect.Descriptor instead.
 func (*LeaseRevoke) Descriptor() ([]byte, []int) {
-	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{2}
+	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LeaseRevoke) GetId() int64 {
@@ -408,7 +844,7 @@ type LeaseExpire struct {
 
 func (x *LeaseExpire) Reset() {
 	*x = LeaseExpire{}
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[3]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -420,7 +856,7 @@ func (x *LeaseExpire) String() string {
 func (*LeaseExpire) ProtoMessage() {}
 
 func (x *LeaseExpire) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[3]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -433,7 +869,7 @@ func (x *LeaseExpire) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseExpire.ProtoReflect.Descriptor instead.
 func (*LeaseExpire) Descriptor() ([]byte, []int) {
-	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{3}
+	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LeaseExpire) GetIds() []int64 {
@@ -460,7 +896,7 @@ type MemberAdd struct {
 
 func (x *MemberAdd) Reset() {
 	*x = MemberAdd{}
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[4]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +908,7 @@ func (x *MemberAdd) String() string {
 func (*MemberAdd) ProtoMessage() {}
 
 func (x *MemberAdd) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[4]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +921,7 @@ func (x *MemberAdd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberAdd.ProtoReflect.Descriptor instead.
 func (*MemberAdd) Descriptor() ([]byte, []int) {
-	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{4}
+	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *MemberAdd) GetMember() *Member {
@@ -511,7 +947,7 @@ type MemberRemove struct {
 
 func (x *MemberRemove) Reset() {
 	*x = MemberRemove{}
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[5]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -523,7 +959,7 @@ func (x *MemberRemove) String() string {
 func (*MemberRemove) ProtoMessage() {}
 
 func (x *MemberRemove) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[5]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -536,7 +972,7 @@ func (x *MemberRemove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRemove.ProtoReflect.Descriptor instead.
 func (*MemberRemove) Descriptor() ([]byte, []int) {
-	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{5}
+	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *MemberRemove) GetId() uint64 {
@@ -556,7 +992,7 @@ type MemberUpdate struct {
 
 func (x *MemberUpdate) Reset() {
 	*x = MemberUpdate{}
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[6]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -568,7 +1004,7 @@ func (x *MemberUpdate) String() string {
 func (*MemberUpdate) ProtoMessage() {}
 
 func (x *MemberUpdate) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[6]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -581,7 +1017,7 @@ func (x *MemberUpdate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberUpdate.ProtoReflect.Descriptor instead.
 func (*MemberUpdate) Descriptor() ([]byte, []int) {
-	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{6}
+	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *MemberUpdate) GetId() uint64 {
@@ -607,7 +1043,7 @@ type MemberPromote struct {
 
 func (x *MemberPromote) Reset() {
 	*x = MemberPromote{}
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[7]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -619,7 +1055,7 @@ func (x *MemberPromote) String() string {
 func (*MemberPromote) ProtoMessage() {}
 
 func (x *MemberPromote) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[7]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -632,7 +1068,7 @@ func (x *MemberPromote) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberPromote.ProtoReflect.Descriptor instead.
 func (*MemberPromote) Descriptor() ([]byte, []int) {
-	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{7}
+	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MemberPromote) GetId() uint64 {
@@ -655,7 +1091,7 @@ type MemberPublish struct {
 
 func (x *MemberPublish) Reset() {
 	*x = MemberPublish{}
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[8]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -667,7 +1103,7 @@ func (x *MemberPublish) String() string {
 func (*MemberPublish) ProtoMessage() {}
 
 func (x *MemberPublish) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[8]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -680,7 +1116,7 @@ func (x *MemberPublish) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberPublish.ProtoReflect.Descriptor instead.
 func (*MemberPublish) Descriptor() ([]byte, []int) {
-	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{8}
+	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *MemberPublish) GetId() uint64 {
@@ -721,7 +1157,7 @@ type AlarmSet struct {
 
 func (x *AlarmSet) Reset() {
 	*x = AlarmSet{}
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[9]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +1169,7 @@ func (x *AlarmSet) String() string {
 func (*AlarmSet) ProtoMessage() {}
 
 func (x *AlarmSet) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[9]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +1182,7 @@ func (x *AlarmSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlarmSet.ProtoReflect.Descriptor instead.
 func (*AlarmSet) Descriptor() ([]byte, []int) {
-	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{9}
+	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AlarmSet) GetAlarm() *etcdserverpb.AlarmMember {
@@ -776,7 +1212,7 @@ type ClusterInit struct {
 
 func (x *ClusterInit) Reset() {
 	*x = ClusterInit{}
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[10]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +1224,7 @@ func (x *ClusterInit) String() string {
 func (*ClusterInit) ProtoMessage() {}
 
 func (x *ClusterInit) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[10]
+	mi := &file_holdfast_holdfastpb_command_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +1237,7 @@ func (x *ClusterInit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterInit.ProtoReflect.Descriptor instead.
 func (*ClusterInit) Descriptor() ([]byte, []int) {
-	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{10}
+	return file_holdfast_holdfastpb_command_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ClusterInit) GetUuid() []byte {
@@ -837,7 +1273,7 @@ var File_holdfast_holdfastpb_command_proto protoreflect.FileDescriptor
 const file_holdfast_holdfastpb_command_proto_rawDesc = "" +
 	"\n" +
 	"!holdfast/holdfastpb/command.proto\x12\n" +
-	"holdfastpb\x1a\x1fholdfast/etcdserverpb/rpc.proto\x1a\x1eholdfast/holdfastpb/rows.proto\"\xe5\x06\n" +
+	"holdfastpb\x1a\x1fholdfast/etcdserverpb/rpc.proto\x1a\x1eholdfast/holdfastpb/rows.proto\"\xf8\r\n" +
 	"\aCommand\x12,\n" +
 	"\x03put\x18\x01 \x01(\v2\x18.etcdserverpb.PutRequestH\x00R\x03put\x12E\n" +
 	"\fdelete_range\x18\x02 \x01(\v2 .etcdserverpb.DeleteRangeRequestH\x00R\vdeleteRange\x12,\n" +
@@ -857,8 +1293,40 @@ const file_holdfast_holdfastpb_command_proto_rawDesc = "" +
 	"\x0emember_promote\x18\v \x01(\v2\x19.holdfastpb.MemberPromoteH\x00R\rmemberPromote\x12B\n" +
 	"\x0emember_publish\x18\f \x01(\v2\x19.holdfastpb.MemberPublishH\x00R\rmemberPublish\x12,\n" +
 	"\x05alarm\x18\r \x01(\v2\x14.holdfastpb.AlarmSetH\x00R\x05alarm\x12<\n" +
-	"\fcluster_init\x18\x0e \x01(\v2\x17.holdfastpb.ClusterInitH\x00R\vclusterInitB\t\n" +
-	"\acommandJ\x04\b \x10@\".\n" +
+	"\fcluster_init\x18\x0e \x01(\v2\x17.holdfastpb.ClusterInitH\x00R\vclusterInit\x12B\n" +
+	"\vauth_enable\x18  \x01(\v2\x1f.etcdserverpb.AuthEnableRequestH\x00R\n" +
+	"authEnable\x12E\n" +
+	"\fauth_disable\x18! \x01(\v2 .etcdserverpb.AuthDisableRequestH\x00R\vauthDisable\x12)\n" +
+	"\x05login\x18\" \x01(\v2\x11.holdfastpb.LoginH\x00R\x05login\x120\n" +
+	"\buser_add\x18# \x01(\v2\x13.holdfastpb.UserAddH\x00R\auserAdd\x12F\n" +
+	"\vuser_delete\x18$ \x01(\v2#.etcdserverpb.AuthUserDeleteRequestH\x00R\n" +
+	"userDelete\x12?\n" +
+	"\ruser_password\x18% \x01(\v2\x18.holdfastpb.UserPasswordH\x00R\fuserPassword\x12P\n" +
+	"\x0fuser_grant_role\x18& \x01(\v2&.etcdserverpb.AuthUserGrantRoleRequestH\x00R\ruserGrantRole\x12S\n" +
+	"\x10user_revoke_role\x18' \x01(\v2'.etcdserverpb.AuthUserRevokeRoleRequestH\x00R\x0euserRevokeRole\x12=\n" +
+	"\brole_add\x18( \x01(\v2 .etcdserverpb.AuthRoleAddRequestH\x00R\aroleAdd\x12F\n" +
+	"\vrole_delete\x18) \x01(\v2#.etcdserverpb.AuthRoleDeleteRequestH\x00R\n" +
+	"roleDelete\x12b\n" +
+	"\x15role_grant_permission\x18* \x01(\v2,.etcdserverpb.AuthRoleGrantPermissionRequestH\x00R\x13roleGrantPermission\x12e\n" +
+	"\x16role_revoke_permission\x18+ \x01(\v2-.etcdserverpb.AuthRoleRevokePermissionRequestH\x00R\x14roleRevokePermission\x12'\n" +
+	"\x05actor\x18@ \x01(\v2\x11.holdfastpb.ActorR\x05actorB\t\n" +
+	"\acommandJ\x04\b,\x10@\"X\n" +
+	"\x05Actor\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12#\n" +
+	"\rauth_revision\x18\x02 \x01(\x04R\fauthRevision\x12\x16\n" +
+	"\x06member\x18\x03 \x01(\bR\x06member\"X\n" +
+	"\x05Login\x12\x12\n" +
+	"\x04user\x18\x01 \x01(\tR\x04user\x12\x16\n" +
+	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12#\n" +
+	"\rauth_revision\x18\x03 \x01(\x04R\fauthRevision\"c\n" +
+	"\aUserAdd\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
+	"\rpassword_hash\x18\x02 \x01(\fR\fpasswordHash\x12\x1f\n" +
+	"\vno_password\x18\x03 \x01(\bR\n" +
+	"noPassword\"G\n" +
+	"\fUserPassword\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
+	"\rpassword_hash\x18\x02 \x01(\fR\fpasswordHash\".\n" +
 	"\n" +
 	"LeaseGrant\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x10\n" +
@@ -906,49 +1374,75 @@ func file_holdfast_holdfastpb_command_proto_rawDescGZIP() []byte {
 	return file_holdfast_holdfastpb_command_proto_rawDescData
 }
 
-var file_holdfast_holdfastpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_holdfast_holdfastpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_holdfast_holdfastpb_command_proto_goTypes = []any{
-	(*Command)(nil),                         // 0: holdfastpb.Command
-	(*LeaseGrant)(nil),                      // 1: holdfastpb.LeaseGrant
-	(*LeaseRevoke)(nil),                     // 2: holdfastpb.LeaseRevoke
-	(*LeaseExpire)(nil),                     // 3: holdfastpb.LeaseExpire
-	(*MemberAdd)(nil),                       // 4: holdfastpb.MemberAdd
-	(*MemberRemove)(nil),                    // 5: holdfastpb.MemberRemove
-	(*MemberUpdate)(nil),                    // 6: holdfastpb.MemberUpdate
-	(*MemberPromote)(nil),                   // 7: holdfastpb.MemberPromote
-	(*MemberPublish)(nil),                   // 8: holdfastpb.MemberPublish
-	(*AlarmSet)(nil),                        // 9: holdfastpb.AlarmSet
-	(*ClusterInit)(nil),                     // 10: holdfastpb.ClusterInit
-	(*etcdserverpb.PutRequest)(nil),         // 11: etcdserverpb.PutRequest
-	(*etcdserverpb.DeleteRangeRequest)(nil), // 12: etcdserverpb.DeleteRangeRequest
-	(*etcdserverpb.TxnRequest)(nil),         // 13: etcdserverpb.TxnRequest
-	(*etcdserverpb.CompactionRequest)(nil),  // 14: etcdserverpb.CompactionRequest
-	(*Member)(nil),                          // 15: holdfastpb.Member
-	(*etcdserverpb.AlarmMember)(nil),        // 16: etcdserverpb.AlarmMember
+	(*Command)(nil),                                      // 0: holdfastpb.Command
+	(*Actor)(nil),                                        // 1: holdfastpb.Actor
+	(*Login)(nil),                                        // 2: holdfastpb.Login
+	(*UserAdd)(nil),                                      // 3: holdfastpb.UserAdd
+	(*UserPassword)(nil),                                 // 4: holdfastpb.UserPassword
+	(*LeaseGrant)(nil),                                   // 5: holdfastpb.LeaseGrant
+	(*LeaseRevoke)(nil),                                  // 6: holdfastpb.LeaseRevoke
+	(*LeaseExpire)(nil),                                  // 7: holdfastpb.LeaseExpire
+	(*MemberAdd)(nil),                                    // 8: holdfastpb.MemberAdd
+	(*MemberRemove)(nil),                                 // 9: holdfastpb.MemberRemove
+	(*MemberUpdate)(nil),                                 // 10: holdfastpb.MemberUpdate
+	(*MemberPromote)(nil),                                // 11: holdfastpb.MemberPromote
+	(*MemberPublish)(nil),                                // 12: holdfastpb.MemberPublish
+	(*AlarmSet)(nil),                                     // 13: holdfastpb.AlarmSet
+	(*ClusterInit)(nil),                                  // 14: holdfastpb.ClusterInit
+	(*etcdserverpb.PutRequest)(nil),                      // 15: etcdserverpb.PutRequest
+	(*etcdserverpb.DeleteRangeRequest)(nil),              // 16: etcdserverpb.DeleteRangeRequest
+	(*etcdserverpb.TxnRequest)(nil),                      // 17: etcdserverpb.TxnRequest
+	(*etcdserverpb.CompactionRequest)(nil),               // 18: etcdserverpb.CompactionRequest
+	(*etcdserverpb.AuthEnableRequest)(nil),               // 19: etcdserverpb.AuthEnableRequest
+	(*etcdserverpb.AuthDisableRequest)(nil),              // 20: etcdserverpb.AuthDisableRequest
+	(*etcdserverpb.AuthUserDeleteRequest)(nil),           // 21: etcdserverpb.AuthUserDeleteRequest
+	(*etcdserverpb.AuthUserGrantRoleRequest)(nil),        // 22: etcdserverpb.AuthUserGrantRoleRequest
+	(*etcdserverpb.AuthUserRevokeRoleRequest)(nil),       // 23: etcdserverpb.AuthUserRevokeRoleRequest
+	(*etcdserverpb.AuthRoleAddRequest)(nil),              // 24: etcdserverpb.AuthRoleAddRequest
+	(*etcdserverpb.AuthRoleDeleteRequest)(nil),           // 25: etcdserverpb.AuthRoleDeleteRequest
+	(*etcdserverpb.AuthRoleGrantPermissionRequest)(nil),  // 26: etcdserverpb.AuthRoleGrantPermissionRequest
+	(*etcdserverpb.AuthRoleRevokePermissionRequest)(nil), // 27: etcdserverpb.AuthRoleRevokePermissionRequest
+	(*Member)(nil),                                       // 28: holdfastpb.Member
+	(*etcdserverpb.AlarmMember)(nil),                     // 29: etcdserverpb.AlarmMember
 }
 var file_holdfast_holdfastpb_command_proto_depIdxs = []int32{
-	11, // 0: holdfastpb.Command.put:type_name -> etcdserverpb.PutRequest
-	12, // 1: holdfastpb.Command.delete_range:type_name -> etcdserverpb.DeleteRangeRequest
-	13, // 2: holdfastpb.Command.txn:type_name -> etcdserverpb.TxnRequest
-	14, // 3: holdfastpb.Command.compaction:type_name -> etcdserverpb.CompactionRequest
-	1,  // 4: holdfastpb.Command.lease_grant:type_name -> holdfastpb.LeaseGrant
-	2,  // 5: holdfastpb.Command.lease_revoke:type_name -> holdfastpb.LeaseRevoke
-	3,  // 6: holdfastpb.Command.lease_expire:type_name -> holdfastpb.LeaseExpire
-	4,  // 7: holdfastpb.Command.member_add:type_name -> holdfastpb.MemberAdd
-	5,  // 8: holdfastpb.Command.member_remove:type_name -> holdfastpb.MemberRemove
-	6,  // 9: holdfastpb.Command.member_update:type_name -> holdfastpb.MemberUpdate
-	7,  // 10: holdfastpb.Command.member_promote:type_name -> holdfastpb.MemberPromote
-	8,  // 11: holdfastpb.Command.member_publish:type_name -> holdfastpb.MemberPublish
-	9,  // 12: holdfastpb.Command.alarm:type_name -> holdfastpb.AlarmSet
-	10, // 13: holdfastpb.Command.cluster_init:type_name -> holdfastpb.ClusterInit
-	15, // 14: holdfastpb.MemberAdd.member:type_name -> holdfastpb.Member
-	16, // 15: holdfastpb.AlarmSet.alarm:type_name -> etcdserverpb.AlarmMember
-	15, // 16: holdfastpb.ClusterInit.members:type_name -> holdfastpb.Member
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	15, // 0: holdfastpb.Command.put:type_name -> etcdserverpb.PutRequest
+	16, // 1: holdfastpb.Command.delete_range:type_name -> etcdserverpb.DeleteRangeRequest
+	17, // 2: holdfastpb.Command.txn:type_name -> etcdserverpb.TxnRequest
+	18, // 3: holdfastpb.Command.compaction:type_name -> etcdserverpb.CompactionRequest
+	5,  // 4: holdfastpb.Command.lease_grant:type_name -> holdfastpb.LeaseGrant
+	6,  // 5: holdfastpb.Command.lease_revoke:type_name -> holdfastpb.LeaseRevoke
+	7,  // 6: holdfastpb.Command.lease_expire:type_name -> holdfastpb.LeaseExpire
+	8,  // 7: holdfastpb.Command.member_add:type_name -> holdfastpb.MemberAdd
+	9,  // 8: holdfastpb.Command.member_remove:type_name -> holdfastpb.MemberRemove
+	10, // 9: holdfastpb.Command.member_update:type_name -> holdfastpb.MemberUpdate
+	11, // 10: holdfastpb.Command.member_promote:type_name -> holdfastpb.MemberPromote
+	12, // 11: holdfastpb.Command.member_publish:type_name -> holdfastpb.MemberPublish
+	13, // 12: holdfastpb.Command.alarm:type_name -> holdfastpb.AlarmSet
+	14, // 13: holdfastpb.Command.cluster_init:type_name -> holdfastpb.ClusterInit
+	19, // 14: holdfastpb.Command.auth_enable:type_name -> etcdserverpb.AuthEnableRequest
+	20, // 15: holdfastpb.Command.auth_disable:type_name -> etcdserverpb.AuthDisableRequest
+	2,  // 16: holdfastpb.Command.login:type_name -> holdfastpb.Login
+	3,  // 17: holdfastpb.Command.user_add:type_name -> holdfastpb.UserAdd
+	21, // 18: holdfastpb.Command.user_delete:type_name -> etcdserverpb.AuthUserDeleteRequest
+	4,  // 19: holdfastpb.Command.user_password:type_name -> holdfastpb.UserPassword
+	22, // 20: holdfastpb.Command.user_grant_role:type_name -> etcdserverpb.AuthUserGrantRoleRequest
+	23, // 21: holdfastpb.Command.user_revoke_role:type_name -> etcdserverpb.AuthUserRevokeRoleRequest
+	24, // 22: holdfastpb.Command.role_add:type_name -> etcdserverpb.AuthRoleAddRequest
+	25, // 23: holdfastpb.Command.role_delete:type_name -> etcdserverpb.AuthRoleDeleteRequest
+	26, // 24: holdfastpb.Command.role_grant_permission:type_name -> etcdserverpb.AuthRoleGrantPermissionRequest
+	27, // 25: holdfastpb.Command.role_revoke_permission:type_name -> etcdserverpb.AuthRoleRevokePermissionRequest
+	1,  // 26: holdfastpb.Command.actor:type_name -> holdfastpb.Actor
+	28, // 27: holdfastpb.MemberAdd.member:type_name -> holdfastpb.Member
+	29, // 28: holdfastpb.AlarmSet.alarm:type_name -> etcdserverpb.AlarmMember
+	28, // 29: holdfastpb.ClusterInit.members:type_name -> holdfastpb.Member
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_holdfast_holdfastpb_command_proto_init() }
@@ -972,6 +1466,18 @@ func file_holdfast_holdfastpb_command_proto_init() {
 		(*Command_MemberPublish)(nil),
 		(*Command_Alarm)(nil),
 		(*Command_ClusterInit)(nil),
+		(*Command_AuthEnable)(nil),
+		(*Command_AuthDisable)(nil),
+		(*Command_Login)(nil),
+		(*Command_UserAdd)(nil),
+		(*Command_UserDelete)(nil),
+		(*Command_UserPassword)(nil),
+		(*Command_UserGrantRole)(nil),
+		(*Command_UserRevokeRole)(nil),
+		(*Command_RoleAdd)(nil),
+		(*Command_RoleDelete)(nil),
+		(*Command_RoleGrantPermission)(nil),
+		(*Command_RoleRevokePermission)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -979,7 +1485,7 @@ func file_holdfast_holdfastpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_holdfastpb_command_proto_rawDesc), len(file_holdfast_holdfastpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

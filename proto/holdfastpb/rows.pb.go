@@ -289,6 +289,60 @@ func (x *Cluster) GetTimeline() *TimelineInfo {
 	return nil
 }
 
+// Whether permissions are asked for, under one key. Users and roles are rows of
+// their own: authpb.User and authpb.Role, by name.
+type Auth struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Enabled       bool                   `protobuf:"varint,1,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	Revision      uint64                 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"` // Rises with each change of users and roles. 0 is that of a store without this row, which means 1.
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Auth) Reset() {
+	*x = Auth{}
+	mi := &file_holdfast_holdfastpb_rows_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Auth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Auth) ProtoMessage() {}
+
+func (x *Auth) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_holdfastpb_rows_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Auth.ProtoReflect.Descriptor instead.
+func (*Auth) Descriptor() ([]byte, []int) {
+	return file_holdfast_holdfastpb_rows_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Auth) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *Auth) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // Where a position lies: an entry of the log and a request within it.
 type Position struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -300,7 +354,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_holdfast_holdfastpb_rows_proto_msgTypes[4]
+	mi := &file_holdfast_holdfastpb_rows_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -312,7 +366,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_holdfastpb_rows_proto_msgTypes[4]
+	mi := &file_holdfast_holdfastpb_rows_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -325,7 +379,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_holdfast_holdfastpb_rows_proto_rawDescGZIP(), []int{4}
+	return file_holdfast_holdfastpb_rows_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Position) GetIndex() uint64 {
@@ -354,7 +408,7 @@ type TimelineInfo struct {
 
 func (x *TimelineInfo) Reset() {
 	*x = TimelineInfo{}
-	mi := &file_holdfast_holdfastpb_rows_proto_msgTypes[5]
+	mi := &file_holdfast_holdfastpb_rows_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -366,7 +420,7 @@ func (x *TimelineInfo) String() string {
 func (*TimelineInfo) ProtoMessage() {}
 
 func (x *TimelineInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_holdfastpb_rows_proto_msgTypes[5]
+	mi := &file_holdfast_holdfastpb_rows_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -379,7 +433,7 @@ func (x *TimelineInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineInfo.ProtoReflect.Descriptor instead.
 func (*TimelineInfo) Descriptor() ([]byte, []int) {
-	return file_holdfast_holdfastpb_rows_proto_rawDescGZIP(), []int{5}
+	return file_holdfast_holdfastpb_rows_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TimelineInfo) GetNumber() uint64 {
@@ -430,7 +484,10 @@ const file_holdfast_holdfastpb_rows_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\x04R\tclusterId\x12\x18\n" +
 	"\aversion\x18\x03 \x01(\tR\aversion\x124\n" +
-	"\btimeline\x18\x04 \x01(\v2\x18.holdfastpb.TimelineInfoR\btimeline\"6\n" +
+	"\btimeline\x18\x04 \x01(\v2\x18.holdfastpb.TimelineInfoR\btimeline\"<\n" +
+	"\x04Auth\x12\x18\n" +
+	"\aenabled\x18\x01 \x01(\bR\aenabled\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"6\n" +
 	"\bPosition\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\rR\x05group\"h\n" +
@@ -451,20 +508,21 @@ func file_holdfast_holdfastpb_rows_proto_rawDescGZIP() []byte {
 	return file_holdfast_holdfastpb_rows_proto_rawDescData
 }
 
-var file_holdfast_holdfastpb_rows_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_holdfast_holdfastpb_rows_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_holdfast_holdfastpb_rows_proto_goTypes = []any{
 	(*Lease)(nil),               // 0: holdfastpb.Lease
 	(*Member)(nil),              // 1: holdfastpb.Member
 	(*Alarm)(nil),               // 2: holdfastpb.Alarm
 	(*Cluster)(nil),             // 3: holdfastpb.Cluster
-	(*Position)(nil),            // 4: holdfastpb.Position
-	(*TimelineInfo)(nil),        // 5: holdfastpb.TimelineInfo
-	(etcdserverpb.AlarmType)(0), // 6: etcdserverpb.AlarmType
+	(*Auth)(nil),                // 4: holdfastpb.Auth
+	(*Position)(nil),            // 5: holdfastpb.Position
+	(*TimelineInfo)(nil),        // 6: holdfastpb.TimelineInfo
+	(etcdserverpb.AlarmType)(0), // 7: etcdserverpb.AlarmType
 }
 var file_holdfast_holdfastpb_rows_proto_depIdxs = []int32{
-	6, // 0: holdfastpb.Alarm.type:type_name -> etcdserverpb.AlarmType
-	5, // 1: holdfastpb.Cluster.timeline:type_name -> holdfastpb.TimelineInfo
-	4, // 2: holdfastpb.TimelineInfo.fork:type_name -> holdfastpb.Position
+	7, // 0: holdfastpb.Alarm.type:type_name -> etcdserverpb.AlarmType
+	6, // 1: holdfastpb.Cluster.timeline:type_name -> holdfastpb.TimelineInfo
+	5, // 2: holdfastpb.TimelineInfo.fork:type_name -> holdfastpb.Position
 	3, // [3:3] is the sub-list for method output_type
 	3, // [3:3] is the sub-list for method input_type
 	3, // [3:3] is the sub-list for extension type_name
@@ -483,7 +541,7 @@ func file_holdfast_holdfastpb_rows_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_holdfastpb_rows_proto_rawDesc), len(file_holdfast_holdfastpb_rows_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

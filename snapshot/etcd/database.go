@@ -18,6 +18,7 @@ import (
 	"github.com/holdfast-db/holdfast/mvcc"
 	"github.com/holdfast-db/holdfast/mvcc/backend"
 	"github.com/holdfast-db/holdfast/proto/etcdserverpb"
+	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/proto/mvccpb"
 	"github.com/holdfast-db/holdfast/statemachine/alarm"
 	"github.com/holdfast-db/holdfast/statemachine/lease"
@@ -36,12 +37,12 @@ type database struct {
 	index    uint64
 	term     uint64              // 0: not known, as before 3.5.
 	conf     *raftpb.ConfState   // Nil: the same.
-	rows     []backend.RowChange // Leases and alarms.
+	rows     []backend.RowChange // Leases, alarms, users and roles.
 	versions int64               // Rows of bucket key that are no tombstones.
 	leases   int
 	users    int
 	roles    int
-	authOn   bool
+	auth     holdfastpb.Auth
 	progress func(done, total int64)
 }
 
@@ -134,8 +135,8 @@ func (d *database) load(ctx context.Context, add func(key, row []byte) error) er
 		{bucketLease, d.leaseRow},
 		{bucketAlarm, d.alarmRow},
 		{bucketAuth, d.authRow},
-		{bucketUsers, func(_, _ []byte, _ int64) error { d.users++; return nil }},
-		{bucketRoles, func(_, _ []byte, _ int64) error { d.roles++; return nil }},
+		{bucketUsers, d.userRow},
+		{bucketRoles, d.roleRow},
 		{bucketKey, d.keyRow(ctx, add)},
 	} {
 		where, ok := buckets[part.bucket]
@@ -210,13 +211,6 @@ func (d *database) alarmRow(key, _ []byte, at int64) error {
 	return nil
 }
 
-func (d *database) authRow(key, value []byte, _ int64) error {
-	if string(key) == authEnabled {
-		d.authOn = len(value) == 1 && value[0] == 1
-	}
-	return nil
-}
-
 // keyRow takes in the revisions of bucket key.
 func (d *database) keyRow(ctx context.Context, add func(key, row []byte) error) func(key, value []byte, at int64) error {
 	seen, told := int64(0), int64(0)
@@ -258,6 +252,9 @@ func (d *database) keyRow(ctx context.Context, add func(key, row []byte) error) 
 func (d *database) seed(level string, cluster ident.ClusterID, sorted *spill.Iterator) (mvcc.Seed, error) {
 	at := backend.Point{Position: ident.Position{Index: ident.Index(d.index)}, Revision: ident.Revision(d.head)}
 	row, err := clusterRow(level, cluster, d.digest())
+	if err == nil {
+		err = d.addAuthRow()
+	}
 	if err != nil {
 		return mvcc.Seed{}, err
 	}

@@ -14,8 +14,6 @@ var (
 	ErrExists = errors.New("it exists already: choose another name, or move it away")
 	// ErrRunning means that somebody works in the data directory.
 	ErrRunning = errors.New("an etcd runs on it: stop it, or take a snapshot from it with 'etcdctl snapshot save' and import that")
-	// ErrAuth means that only etcd can tell what its log's last requests did.
-	ErrAuth = errors.New("authentication is on, and its log has requests whose permissions only etcd can decide: start that etcd once and take a snapshot from it, or import member/snap/db alone, without those requests")
 	// ErrVersion means that no export for this version of etcd is known.
 	ErrVersion = errors.New("no such version of etcd to export for: use 3.4, 3.5, 3.6 or 3.7")
 )

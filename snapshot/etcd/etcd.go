@@ -53,7 +53,6 @@ type Report struct {
 	TornEnd   bool   // Its newest record was written in part, and is left out.
 	Uncertain uint64 // Entries after the last one known as committed: left out.
 
-	// Left out, as there is no place for them.
 	Users, Roles int
 	AuthEnabled  bool
 }

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/proto/mvccpb"
 	"github.com/holdfast-db/holdfast/snapshot"
+	"github.com/holdfast-db/holdfast/statemachine/auth"
 )
 
 // ExportReport says what is in a file for etcd.
@@ -21,6 +23,8 @@ type ExportReport struct {
 	Revision int64 // Everything before it is compacted there.
 	Keys     int64
 	Leases   int
+	Users    int
+	Roles    int
 	Bytes    int64
 	Alarms   int // Left out: a restore is not the disk that was full.
 }
@@ -118,22 +122,47 @@ func (e *exporter) writeDatabase(path string, keys *snapshot.Keys, sorter *spill
 		return err
 	}
 	for _, row := range keys.Rows {
-		switch row.Table {
-		case backend.TableAlarm:
-			e.report.Alarms++
-		case backend.TableLease:
-			l := &holdfastpb.Lease{}
-			if err := l.UnmarshalVT(row.Value); err != nil {
-				return fmt.Errorf("row of a lease: %w", err)
-			}
-			if err := w.put(bucketLease, number64(uint64(l.Id)), encodeLease(l.Id, l.Ttl)); err != nil {
-				return err
-			}
-			e.report.Leases++
+		if err := e.writeRow(w, row); err != nil {
+			return err
 		}
 	}
 	e.report.Revision = keys.Header.Revision
 	return e.writeMeta(w, keys.Header)
+}
+
+// writeRow writes a small row where etcd looks for it.
+func (e *exporter) writeRow(w *bookWriter, row backend.RowChange) error {
+	switch row.Table {
+	case backend.TableAlarm:
+		e.report.Alarms++
+	case backend.TableLease:
+		l := &holdfastpb.Lease{}
+		if err := l.UnmarshalVT(row.Value); err != nil {
+			return fmt.Errorf("row of a lease: %w", err)
+		}
+		e.report.Leases++
+		return w.put(bucketLease, number64(uint64(l.Id)), encodeLease(l.Id, l.Ttl))
+	case backend.TableUser:
+		e.report.Users++
+		return w.put(bucketUsers, row.Key, row.Value)
+	case backend.TableRole:
+		e.report.Roles++
+		return w.put(bucketRoles, row.Key, row.Value)
+	case backend.TableMeta:
+		if !bytes.Equal(row.Key, auth.ConfigKey) {
+			return nil
+		}
+		a := &holdfastpb.Auth{}
+		if err := a.UnmarshalVT(row.Value); err != nil {
+			return fmt.Errorf("auth row: %w", err)
+		}
+		for key, value := range encodeAuth(a) { //tidy:ordered rows of a bucket
+			if err := w.put(bucketAuth, []byte(key), value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (e *exporter) writeKeys(w *bookWriter, sorter *spill.Sorter) (err error) {
@@ -213,9 +242,9 @@ func (e *exporter) verify(path string) error {
 	if err := db.load(e.ctx, func(_, _ []byte) error { return nil }); err != nil {
 		return errors.Join(err, db.close())
 	}
-	if !db.hashed || db.versions != e.report.Keys || db.leases != e.report.Leases || db.head != e.report.Revision {
-		err = &DamageError{File: path, Reason: fmt.Sprintf("%d keys, %d leases, revision %d; written were %d, %d, %d",
-			db.versions, db.leases, db.head, e.report.Keys, e.report.Leases, e.report.Revision)}
+	if !db.hashed || db.versions != e.report.Keys || db.leases != e.report.Leases || db.users != e.report.Users || db.roles != e.report.Roles || db.head != e.report.Revision {
+		err = &DamageError{File: path, Reason: fmt.Sprintf("%d keys, %d leases, %d users, %d roles, revision %d; written were %d, %d, %d, %d, %d",
+			db.versions, db.leases, db.users, db.roles, db.head, e.report.Keys, e.report.Leases, e.report.Users, e.report.Roles, e.report.Revision)}
 	}
 	return errors.Join(err, db.close())
 }

@@ -32,7 +32,8 @@ const (
 	metaScheduled      = "scheduledCompactRev" // A revision as it is a key of bucket key.
 	metaFinished       = "finishedCompactRev"
 
-	authEnabled = "authEnabled" // 1 byte.
+	authEnabled  = "authEnabled"  // 1 byte.
+	authRevision = "authRevision" // 8 bytes, big-endian.
 )
 
 const (

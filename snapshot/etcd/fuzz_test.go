@@ -13,7 +13,7 @@ import (
 
 // known reports whether an error is one of those that a damaged file may give.
 func known(err error) bool {
-	return errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotEtcd) || errors.Is(err, ErrAuth)
+	return errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotEtcd)
 }
 
 func memoryFile(t *testing.T, name string, b []byte) vfs.FS {

@@ -21,6 +21,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/mvcc"
+	"github.com/holdfast-db/holdfast/proto/authpb"
 	"github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/proto/mvccpb"
 	"github.com/holdfast-db/holdfast/snapshot"
@@ -117,7 +118,7 @@ func (m *model) write(t testing.TB, path string, index, term uint64) {
 	}
 	buckets := map[string]map[string][]byte{
 		bucketKey: m.rows, bucketMeta: {metaIndex: number(index)}, bucketLease: {}, bucketAlarm: {}, bucketCluster: {"clusterVersion": []byte("3.4.0")},
-		bucketMembers: {"8e9e05c52164694d": []byte("{}")}, bucketMembersRemoved: {}, bucketAuth: {authEnabled: {0}}, bucketUsers: {"root": nil}, bucketRoles: {},
+		bucketMembers: {"8e9e05c52164694d": []byte("{}")}, bucketMembersRemoved: {}, bucketAuth: {authEnabled: {0}}, bucketUsers: {"root": must((&authpb.User{Name: []byte("root")}).MarshalVT())}, bucketRoles: {},
 	}
 	if term > 0 {
 		buckets[bucketMeta][metaTerm] = number(term)

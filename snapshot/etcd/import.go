@@ -196,8 +196,9 @@ func (i *importer) write(store *mvcc.Store, to string) (err error) {
 	r.Revision, r.Applied, r.Bytes = frozen.State.Revision, frozen.State.Position.Index, status.Bytes
 	r.Keys, r.Leases = status.Keys, status.Leases
 	r.TornEnd = i.replay != nil && i.replay.log.torn
-	r.Hashed, r.Users, r.Roles, r.AuthEnabled = db.hashed, db.users, db.roles, db.authOn
-	return nil
+	r.Hashed, r.Users, r.Roles = db.hashed, status.Users, status.Roles
+	r.AuthEnabled, err = authEnabledIn(store)
+	return err
 }
 
 // clusterRow is what a restore finds of the cluster that there was.
@@ -206,4 +207,12 @@ func clusterRow(level string, cluster ident.ClusterID, digest ident.Digest) (bac
 		Uuid: digest[:], ClusterId: uint64(cluster), Version: level, Timeline: &holdfastpb.TimelineInfo{Number: firstTimeline},
 	}).MarshalVT()
 	return backend.RowChange{Table: backend.TableMeta, Key: statemachine.ClusterKey, Value: row}, err
+}
+
+func authEnabledIn(store *mvcc.Store) (bool, error) {
+	machine, err := statemachine.New(store)
+	if err != nil {
+		return false, err
+	}
+	return machine.Auth.State().Enabled, nil
 }

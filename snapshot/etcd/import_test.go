@@ -285,11 +285,6 @@ func TestADataDirectoryThatCannotBeImportedSaysWhy(t *testing.T) {
 			}
 			return dir
 		}, ErrDamaged, "missing"},
-		{"authentication on", func() string {
-			dir, _ := dataDir(t, m, oneVoter, 12, 12, put)
-			setBucket(t, filepath.Join(dir, "member", "snap", "db"), bucketAuth, authEnabled, []byte{1})
-			return dir
-		}, ErrAuth, "permissions"},
 	})
 }
 

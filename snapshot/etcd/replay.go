@@ -241,8 +241,8 @@ func (r *replay) apply(machine *statemachine.Machine, e *raftpb.Entry) error {
 }
 
 // command turns a request of etcd's log into ours. Nil: it changes nothing that
-// is carried over, as those about members and versions, and those of etcd's
-// second version.
+// is carried over, as those about members and versions, questions, and those of
+// etcd's second version.
 func (r *replay) command(data []byte) (*holdfastpb.Command, error) {
 	f, err := decodeFields(data)
 	if err != nil {
@@ -253,14 +253,13 @@ func (r *replay) command(data []byte) (*holdfastpb.Command, error) {
 	}
 	for _, number := range slices.Sorted(maps.Keys(f.bytes)) {
 		switch {
-		case number >= requestPut && number <= requestAlarm:
-			if r.db.authOn && number != requestAlarm {
-				return nil, ErrAuth
+		case number >= requestPut && number <= requestAlarm || number >= requestAuthEnable && number <= requestLast:
+			cmd, err := translated(number, f.bytes[number])
+			if cmd != nil && err == nil {
+				cmd.Actor, err = actorOf(number, f.bytes[requestHeader])
 			}
-			return translated(number, f.bytes[number])
-		case number == requestAuthEnable:
-			r.db.authOn = true
-		case !slices.Contains(requestsPassedOver, number) && (number < requestAuthEnable || number > requestLast):
+			return cmd, err
+		case !slices.Contains(requestsPassedOver, number):
 			return nil, fmt.Errorf("request of kind %d, which no etcd up to 3.7 has", number)
 		}
 	}
@@ -290,6 +289,9 @@ func translated(number protowire.Number, b []byte) (*holdfastpb.Command, error) 
 		m := &etcdserverpb.CompactionRequest{}
 		body, cmd.Command = m, &holdfastpb.Command_Compaction{Compaction: m}
 	default:
+		if number >= requestAuthEnable {
+			return translatedUser(number, b)
+		}
 		return translatedSmall(number, b)
 	}
 	return cmd, body.UnmarshalVT(b)

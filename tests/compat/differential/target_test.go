@@ -33,6 +33,7 @@ type options struct {
 	progress time.Duration // Between progress notices.
 	quota    int64
 	election time.Duration // Heartbeats are a tenth of it.
+	cheap    bool          // Passwords, as the test makes many.
 }
 
 func (o options) flags() []string {
@@ -46,6 +47,9 @@ func (o options) flags() []string {
 	if o.election != 0 {
 		flags = append(flags, "--election-timeout", fmt.Sprint(o.election.Milliseconds()),
 			"--heartbeat-interval", fmt.Sprint(o.election.Milliseconds()/10))
+	}
+	if o.cheap {
+		flags = append(flags, "--bcrypt-cost", "4")
 	}
 	return flags
 }
@@ -113,6 +117,9 @@ func startEtcd(t testing.TB, at place, o options) *target {
 	}
 	cfg.WatchProgressNotifyInterval = o.progress
 	cfg.QuotaBackendBytes = o.quota
+	if o.cheap {
+		cfg.BcryptCost = 4
+	}
 	if o.election != 0 {
 		cfg.ElectionMs, cfg.TickMs = uint(o.election.Milliseconds()), uint(o.election.Milliseconds()/10)
 	}

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"google.golang.org/grpc/codes"
@@ -54,7 +55,16 @@ var meant = []tolerated{
 	{row: "watch-compacted-cancel", field: "etcdserverpb.WatchResponse.canceled"}, // Matched where streams are read.
 	{row: "raft-index", field: "etcdserverpb.StatusResponse.raftIndex", value: bothPositiveUnsigned},
 	{row: "raft-applied-index", field: "etcdserverpb.StatusResponse.raftAppliedIndex", value: bothPositiveUnsigned},
-	{row: "sort-ties", field: "etcdserverpb.RangeResponse.kvs"}, // Matched by sameButTies.
+	{row: "sort-ties", field: "etcdserverpb.RangeResponse.kvs"},               // Matched by sameButTies.
+	{row: "role-grant-again", field: "etcdserverpb.AuthRoleGetResponse.perm"}, // Matched by sameButRepeated.
+	{row: "txn-empty-nobody", fails: func(req proto.Message, ours, theirs answer) bool {
+		t, ok := req.(*pb.TxnRequest)
+		return ok && len(t.Compare)+len(t.Success)+len(t.Failure) == 0 && theirs.msg != nil && failed(ours, codes.InvalidArgument, "etcdserver: user name is empty")
+	}},
+	{row: "empty-range-permission", fails: func(req proto.Message, ours, theirs answer) bool {
+		r, ok := req.(*pb.RangeRequest)
+		return ok && len(r.RangeEnd) > 0 && bytes.Compare(r.Key, r.RangeEnd) >= 0 && ours.msg != nil && failed(theirs, codes.PermissionDenied, "etcdserver: permission denied")
+	}},
 	{row: "undecodable", fails: func(_ proto.Message, ours, theirs answer) bool {
 		return failed(ours, codes.Internal, "grpc: failed to unmarshal the received message: ") &&
 			failed(theirs, codes.Internal, "grpc: error unmarshalling request: ")
@@ -168,6 +178,9 @@ func settle(rows []tolerated, ours, theirs protoreflect.Message) {
 		case f.FullName() == "etcdserverpb.RangeResponse.kvs" && sameButTies(mine.List(), other.List()):
 			meet("sort-ties")
 			ours.Set(f, other)
+		case f.FullName() == "etcdserverpb.AuthRoleGetResponse.perm" && sameButRepeated(mine.List(), other.List()):
+			meet("role-grant-again")
+			ours.Set(f, other)
 		case f.Message() != nil && f.IsList():
 			for j := 0; j < mine.List().Len() && j < other.List().Len(); j++ {
 				settle(rows, mine.List().Get(j).Message(), other.List().Get(j).Message())
@@ -183,6 +196,30 @@ func settle(rows []tolerated, ours, theirs protoreflect.Message) {
 			}
 		}
 	}
+}
+
+// sameButRepeated tells whether their permissions are ours, and more for ranges
+// that ours has.
+func sameButRepeated(ours, theirs protoreflect.List) bool {
+	ranges := map[string]bool{}
+	left := map[string]int{}
+	for i := range theirs.Len() {
+		left[theirs.Get(i).Message().Interface().(*authpb.Permission).String()]++
+	}
+	for i := range ours.Len() {
+		p := ours.Get(i).Message().Interface().(*authpb.Permission)
+		ranges[string(p.Key)+" "+string(p.RangeEnd)] = true
+		if left[p.String()]--; left[p.String()] < 0 {
+			return false
+		}
+	}
+	for i := range theirs.Len() {
+		p := theirs.Get(i).Message().Interface().(*authpb.Permission)
+		if !ranges[string(p.Key)+" "+string(p.RangeEnd)] {
+			return false
+		}
+	}
+	return ours.Len() < theirs.Len()
 }
 
 // sameButTies tells whether two sorted answers hold other keys only where those

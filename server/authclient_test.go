@@ -1,0 +1,156 @@
+package server_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/holdfast-db/holdfast/client"
+	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/vfs"
+	"github.com/holdfast-db/holdfast/pki"
+	"github.com/holdfast-db/holdfast/proto/codec"
+	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
+	"github.com/holdfast-db/holdfast/server"
+)
+
+// logIn is a client of a user.
+func (g *guarded) logIn(user, password string) *client.Client {
+	g.t.Helper()
+	c, err := client.New(client.Config{Endpoints: g.ClientURLs(), User: user, Password: password, Logger: hclog.NewNullLogger()})
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestAClientFetchesAnotherTokenWhenItsOwnIsVoid(t *testing.T) {
+	g := newGuarded(t, 1, nil)
+	alice, boss := g.logIn("alice", "wonder"), g.logIn("root", "secret")
+	w := alice.Watch(t.Context(), client.Watch{Range: client.Between("a", "b"), Created: true})
+	if _, ok := <-w.Reports(); !ok {
+		t.Fatal(w.Err())
+	}
+	lease, err := alice.Grant(t.Context(), 100, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := alice.KeepAlive(t.Context(), lease.ID)
+	if _, ok := <-k.Renewals(); !ok {
+		t.Fatal(k.Err())
+	}
+	k.Stop()
+	for range 2 { // All tokens end with this.
+		succeed(t)(boss.AuthDisable(t.Context()))
+		succeed(t)(boss.AuthEnable(t.Context()))
+		succeed(t)(alice.Put(t.Context(), client.Put{Key: "a1"}))
+		if r, ok := <-w.Reports(); !ok || string(r.Events[0].Kv.Key) != "a1" {
+			t.Fatal(r, w.Err())
+		}
+		succeed(t)(alice.KeepAliveOnce(t.Context(), lease.ID))
+	}
+	succeed(t)(boss.UserPassword(t.Context(), "alice", "other"))
+	if _, err := alice.Get(t.Context(), client.Get{Range: client.One("a1")}); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "invalid user ID or password") {
+		t.Errorf("with a password that is not right any more: %v", err)
+	}
+	if _, err := g.logIn("mallory", "guess").Put(t.Context(), client.Put{Key: "a1"}); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("without permission: %v", err)
+	}
+	w2 := g.logIn("mallory", "guess").Watch(t.Context(), client.Watch{Range: client.One("a1")})
+	if _, ok := <-w2.Reports(); ok || w2.Err() != client.ErrPermissionDenied {
+		t.Errorf("a watch without permission: %v", w2.Err())
+	}
+}
+
+// secured is a cluster that wants client certificates.
+func secured(t *testing.T) (*guarded, func(name string, meta ...string) (*grpc.ClientConn, context.Context)) {
+	store := pki.Store{FS: vfs.OS(), Clock: clock.Real(), Dir: t.TempDir()}
+	ca, caFiles, err := store.CreateAuthority(pki.AuthorityRequest{CommonName: "ca"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	issue := func(name string, r pki.Request) *pki.Written {
+		w, err := store.Issue(ca, name, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	own := issue("server", pki.Request{Profile: pki.Server, CommonName: "m0", Hosts: []string{"127.0.0.1"}})
+	g := newGuarded(t, 1, func(_ int, c *server.Config) {
+		c.ClientTLS = server.TLS{CertFile: own.Cert, KeyFile: own.Key, CAFile: caFiles.Cert, ClientCertAuth: true}
+		c.ListenClientURLs[0] = strings.Replace(c.ListenClientURLs[0], "http://", "https://", 1)
+		c.AdvertiseClientURLs = c.ListenClientURLs
+	})
+	issued := 0
+	return g, func(name string, meta ...string) (*grpc.ClientConn, context.Context) {
+		issued++
+		files := issue(fmt.Sprint("client-", issued), pki.Request{Profile: pki.Client, CommonName: name})
+		r, err := pki.NewReloader(pki.Config{FS: vfs.OS(), Clock: clock.Real(), Logger: hclog.NewNullLogger(), Files: pki.Files{Cert: files.Cert, Key: files.Key, CA: caFiles.Cert}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(g.ClientURLs()[0], "https://"),
+			grpc.WithTransportCredentials(credentials.NewTLS(r.ClientConfig(""))), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec.New())))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn, metadata.AppendToOutgoingContext(t.Context(), meta...)
+	}
+}
+
+func TestTheNameInACertificateIsTheUser(t *testing.T) {
+	g, as := secured(t)
+	boss := g.as("root", "secret")
+	token, _ := metadata.FromOutgoingContext(boss)
+	for _, c := range []struct {
+		name string
+		meta []string
+		key  string
+		want codes.Code
+	}{
+		{"alice", nil, "a1", codes.OK}, {"alice", nil, "secret", codes.PermissionDenied}, {"stranger", nil, "a1", codes.PermissionDenied},
+		{"alice", []string{"token", token["token"][0]}, "secret", codes.OK},                     // A token goes before the certificate.
+		{"alice", []string{"authorization", "Bearer " + token["token"][0]}, "secret", codes.OK}, // In the other place, too.
+		{"alice", []string{"token", "x"}, "a1", codes.Unauthenticated},
+		{"alice", []string{"grpcgateway-accept", "*/*"}, "a1", codes.InvalidArgument}, // The certificate of a gateway is nobody's.
+	} {
+		conn, ctx := as(c.name, c.meta...)
+		_, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte(c.key)})
+		if status.Code(err) != c.want {
+			t.Errorf("%s %q reads %s: %v, want %v", c.name, c.meta, c.key, err, c.want)
+		}
+	}
+}
+
+func TestOneWhoIsSlowToShakeHandsHoldsUpNobody(t *testing.T) {
+	g, as := secured(t)
+	for range 20 {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(g.ClientURLs()[0], "https://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte{0x16, 3, 1, 2, 0}); err != nil { // The head of a first flight that never comes.
+			t.Fatal(err)
+		}
+	}
+	conn, ctx := as("alice")
+	ctx, cancel := context.WithTimeout(ctx, 4*time.Second) // Less than the door gives a handshake.
+	defer cancel()
+	if _, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte("a1")}); err != nil {
+		t.Error(err)
+	}
+}
