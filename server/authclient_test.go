@@ -73,8 +73,8 @@ func TestAClientFetchesAnotherTokenWhenItsOwnIsVoid(t *testing.T) {
 	}
 }
 
-// secured is a cluster that wants client certificates.
-func secured(t *testing.T) (*guarded, func(name string, meta ...string) (*grpc.ClientConn, context.Context)) {
+// withCertificates is a cluster that wants client certificates.
+func withCertificates(t *testing.T) (*guarded, func(name string, meta ...string) (*grpc.ClientConn, context.Context)) {
 	store := pki.Store{FS: vfs.OS(), Clock: clock.Real(), Dir: t.TempDir()}
 	ca, caFiles, err := store.CreateAuthority(pki.AuthorityRequest{CommonName: "ca"})
 	if err != nil {
@@ -112,7 +112,7 @@ func secured(t *testing.T) (*guarded, func(name string, meta ...string) (*grpc.C
 }
 
 func TestTheNameInACertificateIsTheUser(t *testing.T) {
-	g, as := secured(t)
+	g, as := withCertificates(t)
 	boss := g.as("root", "secret")
 	token, _ := metadata.FromOutgoingContext(boss)
 	for _, c := range []struct {
@@ -136,7 +136,7 @@ func TestTheNameInACertificateIsTheUser(t *testing.T) {
 }
 
 func TestOneWhoIsSlowToShakeHandsHoldsUpNobody(t *testing.T) {
-	g, as := secured(t)
+	g, as := withCertificates(t)
 	for range 20 {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(g.ClientURLs()[0], "https://"))
 		if err != nil {
