@@ -17,7 +17,7 @@ UNIT       = $$($(GO) list ./... | grep -v /tests/) ./tests/runner ./tests/model
 OURS       = -not -path './proto/*pb/*' -not -path './.cache/*'
 
 .DEFAULT_GOAL := help
-.PHONY: help build check format vet tidy staticcheck quick unit race test compat dr sim linear crash failpoints plants fuzz demo bench bench-peer proto golden hooks
+.PHONY: help build check format vet tidy staticcheck quick unit race test compat dr sim linear crash failpoints plants fuzz demo bench bench-peer proto golden dist hooks
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,6 +96,9 @@ proto: ## generate proto/ from its .proto files
 
 golden: ## rewrite the golden files of all packages; review the difference
 	$(GO) test $$($(GO) list -f '{{.ImportPath}} {{.TestImports}} {{.XTestImports}}' ./... | awk '/ .*internal\/golden/ {print $$1}') -rewrite
+
+dist: ## static programs for linux in dist/, with checksums (PLATFORMS="linux/amd64")
+	GO="$(GO)" contrib/dist/dist.sh dist
 
 hooks: ## have git run make check before each commit
 	git config core.hooksPath .githooks

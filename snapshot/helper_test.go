@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"flag"
 	"fmt"
+	"github.com/holdfast-db/holdfast/proto/authpb"
 	"hash/crc32"
 	"math/rand/v2"
 	"reflect"
@@ -172,7 +173,12 @@ func (sc *script) request(t testing.TB, s *mvcc.Store, e *mvcc.Entry) {
 			t.Fatal(err)
 		}
 	case 3:
-		tx.SetRow(backend.TableUser, fmt.Appendf(nil, "user%03d", sc.r.IntN(5)), []byte{byte(sc.r.IntN(9))})
+		name := fmt.Appendf(nil, "user%03d", sc.r.IntN(5))
+		row, err := (&authpb.User{Name: name, Password: []byte{byte(sc.r.IntN(9))}}).MarshalVT()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx.SetRow(backend.TableUser, name, row)
 	case 4:
 		tx.DeleteRow(backend.TableUser, fmt.Appendf(nil, "user%03d", sc.r.IntN(5)))
 	case 5:
