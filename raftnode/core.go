@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 
 	"github.com/hashicorp/go-hclog"
 	"go.etcd.io/raft/v3"
@@ -42,6 +43,7 @@ type Core struct {
 	effects []Effect          // Since the last Take.
 	taken   []Effect          // What the last Take returned.
 	own     []*raftpb.Message // Responses to ourselves that need no disk.
+	asks    []*raftpb.Message // Requests for votes, until our own vote is on its way to the disk.
 
 	resolved   *raftpb.ConfState // Behind the last applied entry; another than conf while a snapshot waits to be installed.
 	resolvedAt ident.Index       // Of the newest change that conf has.
@@ -328,6 +330,10 @@ func (c *Core) send(m *raftpb.Message) {
 	if withheld(m) && c.withhold() {
 		return
 	}
+	if m.GetType() == raftpb.MsgVote {
+		c.asks = append(c.asks, m)
+		return
+	}
 	c.effects = append(c.effects, Effect{
 		Kind: EffectSend, Peer: peer,
 		Frame: transport.Frame{Kind: transport.KindRaft, Message: m},
@@ -345,6 +351,14 @@ func (c *Core) append(m *raftpb.Message) {
 		vital = hard.Term != c.hard.Term || hard.Vote != c.hard.Vote
 		c.hard = hard
 		c.held = true
+	}
+	if vital && len(c.asks) > 0 {
+		// Raft asks for votes at once, and could win by those of the others alone
+		// before its own term is durable. After a crash the member would know nothing
+		// of it, and with its old log could win the same term again: two contents for
+		// one index and term.
+		a.Responses = append(slices.Clip(a.Responses), c.asks...)
+		c.asks = nil
 	}
 	if s := m.GetSnapshot(); s.GetMetadata().GetIndex() != 0 {
 		c.installStaged(a, s)

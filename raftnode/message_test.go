@@ -174,6 +174,31 @@ func TestACommitBeyondTheLogStopsTheMemberByName(t *testing.T) {
 	}
 }
 
+// A candidate that won before its own vote is durable could win the same term a
+// second time after a crash, with another log (postmortem 20).
+func TestACandidateAsksForVotesOnceItsOwnIsDurable(t *testing.T) {
+	d := drive(t, bootOf(1, 2, 3))
+	d.step(Event{Kind: EventCampaign})
+	d.pause, d.sent = true, nil
+	d.receive(&raftpb.Message{Type: raftpb.MsgPreVoteResp.Enum(), From: new(uint64(2)), Term: new(uint64(2))})
+	asks := func() (n int) {
+		for _, m := range d.sent {
+			if m.GetType() == raftpb.MsgVote {
+				n++
+			}
+		}
+		return n
+	}
+	if len(d.lying) != 1 || d.lying[0].Hard.Term != 2 || d.lying[0].Hard.Vote != 1 || !d.lying[0].Sync || asks() != 0 {
+		t.Fatalf("%d appends under way, %d votes asked for", len(d.lying), asks())
+	}
+	d.finish(d.lying[0])
+	d.step()
+	if asks() != 2 {
+		t.Errorf("%d votes asked for", asks())
+	}
+}
+
 func TestASnapshotWithoutItsStateStopsTheMember(t *testing.T) {
 	d := drive(t, bootOf(1, 2, 3))
 	d.receive(&raftpb.Message{Type: raftpb.MsgSnap.Enum(), From: new(uint64(2)), Term: new(uint64(2)), Snapshot: &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{

@@ -110,8 +110,14 @@ func (s *leaseService) renew(ctx context.Context, id ident.LeaseID) (ttlSeconds 
 // renewHere renews on the leader, once a quorum has confirmed that it is that.
 func (c *core) renewHere(ctx context.Context, id ident.LeaseID) (int64, error) {
 	for {
+		asked := c.cfg.Clock.Mono()
 		if err := c.linearize(ctx); err != nil {
 			return 0, err
+		}
+		if c.cfg.Clock.Mono()-asked > c.cfg.ElectionTimeout {
+			// That a quorum followed when it was asked says nothing of now: while this
+			// process stood still another leader may have begun to count.
+			continue
 		}
 		// Another may have confirmed the read, and the keeper not know yet that it leads.
 		changed := c.node.StatusChanged()

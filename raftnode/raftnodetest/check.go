@@ -151,10 +151,14 @@ func (k *Checker) committed(m Subject, s *raftnode.Status) {
 
 // holders counts the voters on whose disk an entry is, as one member has it.
 func (k *Checker) holders(m Subject, index ident.Index, voters []ident.MemberID) int {
+	want, known := k.logs[m.ID()][index]
+	if !known { // A state that was received since has taken the place of its log.
+		want = k.commits[index].chain
+	}
 	holders := 0
 	for _, id := range voters {
 		other := k.world.Subject(id)
-		if other == nil || k.logs[id][index] != k.logs[m.ID()][index] {
+		if other == nil || k.logs[id][index] != want {
 			continue
 		}
 		if _, held := other.DurableTerm(index); held {

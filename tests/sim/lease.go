@@ -60,7 +60,12 @@ func (m *Member) renew(id ident.LeaseID, then func(ttl int64, err error)) {
 
 // renewHere renews on the leader, once a quorum has confirmed that it is that.
 func (m *Member) renewHere(id ident.LeaseID, then func(ttl int64, err error)) {
+	asked := m.clock.Mono()
 	m.read(func() {
+		if m.clock.Mono()-asked > durationOf(electionTime) { // Long ago a quorum followed.
+			m.renewHere(id, then)
+			return
+		}
 		if m.shown.Leader != m.id {
 			then(0, raftnode.ErrNotLeader)
 			return
