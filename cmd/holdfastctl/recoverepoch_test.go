@@ -41,7 +41,15 @@ func newSurvivors(t *testing.T) *survivors {
 func (s *survivors) put(prefix string, n int) {
 	s.t.Helper()
 	for i := range n {
-		if _, stderr, code := offline(s.t, "--endpoints", strings.Join(s.cluster.ClientURLs()[1:], ","), "--command-timeout", "60s", "put", fmt.Sprint(prefix, i), "value"); code != 0 {
+		try := func() (stderr string, code int) {
+			_, stderr, code = offline(s.t, "--endpoints", strings.Join(s.cluster.ClientURLs()[1:], ","), "--command-timeout", "60s", "put", fmt.Sprint(prefix, i), "value")
+			return stderr, code
+		}
+		stderr, code := try()
+		for code != 0 && strings.Contains(stderr, "it is unknown whether the write happened") { // The same again does no harm.
+			stderr, code = try()
+		}
+		if code != 0 {
 			s.t.Fatal(stderr)
 		}
 	}

@@ -73,7 +73,7 @@ func TestAnArchiveThatIsDownForAnHourCostsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	if window, ok := cat.Latest().Window(); !ok || len(window.Gaps) > 0 || w.Metrics().Gaps.Load() > 0 {
-		t.Errorf("window %s", window)
+		t.Errorf("window %s, alarms %v", window, raised.all())
 	}
 	if cat.Ceiling < c.store.Head() {
 		t.Errorf("revision %d is used, up to %d are reserved", c.store.Head(), cat.Ceiling)

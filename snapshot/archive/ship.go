@@ -186,7 +186,7 @@ func (w *Writer) ship(ctx context.Context, tasks *task.Group, seg *segment) erro
 	w.metrics.Segments.Add(1)
 	w.metrics.SegmentBytes.Add(int64(len(data)))
 	w.reached(seg.end.Index)
-	return nil
+	return w.records.Settle()
 }
 
 // resume finds where the archive ends and goes on there, with a new base where

@@ -25,11 +25,12 @@ type Source interface {
 	Freeze() (f *mvcc.Frozen, release func() error, err error)
 }
 
-// Records gives records in order. What it has yet to give is not dropped until
-// it is closed.
+// Records gives records in order. What it has yet to give, and what it has given
+// since it was last settled, is not dropped until it is closed.
 type Records interface {
 	Next() (*history.Record, error) // io.EOF: none yet.
 	Behind() int64                  // Bytes that are there and were not given.
+	Settle() error                  // All that was given is in the archive.
 	Close()
 }
 
@@ -39,12 +40,44 @@ func RecordsOf(s *mvcc.Store, after ident.Index) (Records, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &storeRecords{r, s.History()}, nil
+	records := &storeRecords{Reader: r, log: s.History()}
+	if err := records.Settle(); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return records, nil
 }
 
+// storeRecords holds more than its reader does, which lets go of a segment as
+// soon as it has read it: a write to the archive may yet fail.
 type storeRecords struct {
 	*history.Reader
-	log *history.Log
+	log    *history.Log
+	anchor *history.Reader // At the segment of the first record that is not archived; only held.
+	first  uint64          // The number of that segment.
+}
+
+// Settle implements Records.
+func (r *storeRecords) Settle() error {
+	at := r.Mark().Segment
+	if r.anchor != nil && at == r.first {
+		return nil
+	}
+	next, err := r.log.ScanSegment(at)
+	if err != nil {
+		return err
+	}
+	if r.anchor != nil {
+		r.anchor.Close()
+	}
+	r.anchor, r.first = next, at
+	return nil
+}
+
+// Close implements Records.
+func (r *storeRecords) Close() {
+	r.Reader.Close()
+	r.anchor.Close()
 }
 
 func (r *storeRecords) Behind() int64 {

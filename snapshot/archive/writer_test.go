@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -51,6 +52,12 @@ func (a *alarms) raise(err error) {
 	case a.more <- struct{}{}:
 	default:
 	}
+}
+
+func (a *alarms) all() []error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.list)
 }
 
 func (c *cluster) config(store *memStore, a *alarms) Config {
