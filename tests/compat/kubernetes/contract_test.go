@@ -13,7 +13,6 @@ import (
 // simple are the rules that ask for a storage and nothing more.
 func simple(rule func(context.Context, *testing.T, *fixture)) func(*testing.T) {
 	return func(t *testing.T) {
-		t.Parallel()
 		rule(t.Context(), t, newFixture(t))
 	}
 }
@@ -118,6 +117,34 @@ func TestTheContractOfLists(t *testing.T) {
 		f := newFixture(t)
 		contract.RunTestListPaginationRareObject(t.Context(), t, f, f.countsReads)
 	})
+}
+
+// The same where the API server lists by RangeStream, which it is to do by itself
+// as soon as a store answers it.
+func TestTheContractByRangeStream(t *testing.T) {
+	featuregatetesting.SetFeatureGateDuringTest(t, utilfeature.DefaultFeatureGate, features.EtcdRangeStream, true)
+	featuregatetesting.SetFeatureGateDuringTest(t, utilfeature.DefaultFeatureGate, features.ListFromCacheSnapshot, true)
+	for _, rule := range []struct {
+		name string
+		run  func(context.Context, *testing.T, *fixture)
+	}{
+		{"list", func(ctx context.Context, t *testing.T, f *fixture) {
+			contract.RunTestList(ctx, t, f, f.compact, false, f.lists)
+			if f.kv.GetStreamReadsAndReset() == 0 {
+				t.Error("nothing was listed by RangeStream")
+			}
+		}},
+		{"consistent list", func(ctx context.Context, t *testing.T, f *fixture) {
+			contract.RunTestConsistentList(ctx, t, f, f.raiseRevision, false, true, false)
+		}},
+		{"first events", func(ctx context.Context, t *testing.T, f *fixture) { contract.RunWatchSemantics(ctx, t, f) }},
+		{"first events, more", func(ctx context.Context, t *testing.T, f *fixture) {
+			contract.RunWatchSemanticInitialEventsExtended(ctx, t, f)
+		}},
+		{"list of one by watch", func(ctx context.Context, t *testing.T, f *fixture) { contract.RunWatchListMatchSingle(ctx, t, f) }},
+	} {
+		t.Run(rule.name, simple(rule.run))
+	}
 }
 
 // The same for watches.
