@@ -113,6 +113,9 @@ func (s *Server) adminFreeze(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
+	if err := http.NewResponseController(w).Flush(); err != nil { // Now: who stops closes this connection.
+		s.log.Warn("could not answer that this member is frozen", "error", err)
+	}
 	s.log.Warn("this member is frozen for a recovery and stops", "by", string(by))
 	s.fail(datadir.ErrFrozen)
 }

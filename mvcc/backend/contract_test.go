@@ -267,6 +267,44 @@ func TestAViewKeepsItsStateOverMergesAndDefragmentation(t *testing.T) {
 	}
 }
 
+// Whoever asked for it may leave, and rows may turn out damaged while they are
+// copied: the old file goes on.
+func TestADefragmentationThatFailsChangesNothing(t *testing.T) {
+	cfg := testConfig(t)
+	db := create(t, cfg)
+	for _, value := range []string{strings.Repeat("long", 200), "short"} {
+		var changes []KeyChange
+		for i := range 500 {
+			key := fmt.Sprintf("%04d", i)
+			changes = append(changes, KeyChange{[]byte(key), keyValue(key, 1, value, 0)})
+		}
+		if err := db.Merge(changes, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before, inUse := db.Sizes()
+	if (before-inUse)*100 <= before*defragmentFreePercent {
+		t.Fatalf("%d bytes, %d in use: nothing would be done", before, inUse)
+	}
+	gone, leave := context.WithCancel(context.Background())
+	leave()
+	if err := db.Defragment(gone); !errors.Is(err, context.Canceled) {
+		t.Fatalf("a defragmentation whose caller left: %v", err)
+	}
+	if after, _ := db.Sizes(); after != before {
+		t.Errorf("%d bytes, then %d", before, after)
+	}
+	if _, err := os.Stat(cfg.Path + suffixDefragment); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the copy is still there: %v", err)
+	}
+	if err := db.Defragment(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if after, _ := db.Sizes(); after >= before {
+		t.Errorf("%d bytes, then %d", before, after)
+	}
+}
+
 func TestWhatACrashLeftOfADefragmentationIsRemoved(t *testing.T) {
 	cfg := testConfig(t)
 	if err := create(t, cfg).Close(); err != nil {

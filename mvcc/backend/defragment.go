@@ -46,14 +46,14 @@ func (db *DB) Defragment(ctx context.Context) error {
 }
 
 // rewrite copies a view into a new file and proves that it is equal.
-func (db *DB) rewrite(ctx context.Context, v *View) (s *store, err error) {
+func (db *DB) rewrite(ctx context.Context, v *View) (_ *store, err error) {
 	path := db.cfg.Path + suffixDefragment
 	if err := db.cfg.FS.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("remove an unfinished one: %w", err)
 	}
 	cfg := db.cfg
 	cfg.PageSize = int(v.pageSize)
-	s, err = openStore(&cfg, path, db.mapBytes)
+	s, err := openStore(&cfg, path, db.mapBytes)
 	if err != nil {
 		return nil, err
 	}
