@@ -2,8 +2,12 @@ package server_test
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -74,7 +78,7 @@ func TestAClientFetchesAnotherTokenWhenItsOwnIsVoid(t *testing.T) {
 }
 
 // withCertificates is a cluster that wants client certificates.
-func withCertificates(t *testing.T) (*guarded, func(name string, meta ...string) (*grpc.ClientConn, context.Context)) {
+func withCertificates(t *testing.T) (*guarded, func(name string, meta ...string) (*grpc.ClientConn, context.Context), func(name string) *tls.Config) {
 	store := pki.Store{FS: vfs.OS(), Clock: clock.Real(), Dir: t.TempDir()}
 	ca, caFiles, err := store.CreateAuthority(pki.AuthorityRequest{CommonName: "ca"})
 	if err != nil {
@@ -94,25 +98,58 @@ func withCertificates(t *testing.T) (*guarded, func(name string, meta ...string)
 		c.AdvertiseClientURLs = c.ListenClientURLs
 	})
 	issued := 0
-	return g, func(name string, meta ...string) (*grpc.ClientConn, context.Context) {
+	shows := func(name string) *tls.Config {
 		issued++
 		files := issue(fmt.Sprint("client-", issued), pki.Request{Profile: pki.Client, CommonName: name})
 		r, err := pki.NewReloader(pki.Config{FS: vfs.OS(), Clock: clock.Real(), Logger: hclog.NewNullLogger(), Files: pki.Files{Cert: files.Cert, Key: files.Key, CA: caFiles.Cert}})
 		if err != nil {
 			t.Fatal(err)
 		}
+		return r.ClientConfig("")
+	}
+	return g, func(name string, meta ...string) (*grpc.ClientConn, context.Context) {
 		conn, err := grpc.NewClient("passthrough:///"+strings.TrimPrefix(g.ClientURLs()[0], "https://"),
-			grpc.WithTransportCredentials(credentials.NewTLS(r.ClientConfig(""))), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec.New())))
+			grpc.WithTransportCredentials(credentials.NewTLS(shows(name))), grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec.New())))
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
 		return conn, metadata.AppendToOutgoingContext(t.Context(), meta...)
+	}, shows
+}
+
+// JSON does not act as the user of a certificate, and does not pretend to.
+func TestJSONIsRefusedToWhomeverACertificateNames(t *testing.T) {
+	g, _, shows := withCertificates(t)
+	token, _ := metadata.FromOutgoingContext(g.as("root", "secret"))
+	transport := &http.Transport{TLSClientConfig: shows("alice")}
+	defer transport.CloseIdleConnections()
+	for path, want := range map[string]int{"/v3/kv/range": http.StatusBadRequest, "/version": http.StatusOK} {
+		method := http.MethodPost
+		if want == http.StatusOK { // Pages are nobody's business.
+			method = http.MethodGet
+		}
+		req, err := http.NewRequestWithContext(t.Context(), method, g.ClientURLs()[0]+path, strings.NewReader(`{"key":"YTE="}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", token["token"][0])
+		res, err := (&http.Client{Transport: transport}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		if err := errors.Join(err, res.Body.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if res.StatusCode != want {
+			t.Errorf("%s with a certificate: %s %s", path, res.Status, body)
+		}
 	}
 }
 
 func TestTheNameInACertificateIsTheUser(t *testing.T) {
-	g, as := withCertificates(t)
+	g, as, _ := withCertificates(t)
 	boss := g.as("root", "secret")
 	token, _ := metadata.FromOutgoingContext(boss)
 	for _, c := range []struct {
@@ -136,7 +173,7 @@ func TestTheNameInACertificateIsTheUser(t *testing.T) {
 }
 
 func TestOneWhoIsSlowToShakeHandsHoldsUpNobody(t *testing.T) {
-	g, as := withCertificates(t)
+	g, as, _ := withCertificates(t)
 	for range 20 {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(g.ClientURLs()[0], "https://"))
 		if err != nil {
