@@ -2,6 +2,7 @@ package dr
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -67,6 +68,10 @@ func fenceOff(t *testing.T, reaches bool) {
 	old.untilAcknowledged(time.Now())
 
 	last := c.Members[2]
+	if reaches {
+		apart(t, folder, links[:2])
+	}
+	caughtUp(t, last)
 	for i := range 2 {
 		if err := cutBoth(mesh, i, 2); err != nil {
 			t.Fatal(err)
@@ -100,6 +105,38 @@ func fenceOff(t *testing.T, reaches bool) {
 		t.Errorf("the old side acknowledged last %v after the epoch, %d writes were refused; at most %v is promised", acked.Sub(epoch), refusals, silentMax)
 	}
 	t.Logf("the old side acknowledged last %v after the epoch (%d writes after it)", acked.Sub(epoch).Round(time.Millisecond), after(epoch))
+}
+
+// apart lets members go on with a copy of the archive, but for the epochs: what
+// they ship from now on must not reach further than the log of the last, or
+// there is nothing to recover from that.
+func apart(t *testing.T, folder string, links []string) {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(folder, "*", "META.json"))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("%v of one cluster: %v", names, err)
+	}
+	cluster := filepath.Dir(names[0])
+	epochs, other := filepath.Join(cluster, "epoch"), filepath.Join(t.TempDir(), "other")
+	err = errors.Join(
+		os.MkdirAll(epochs, 0o700),
+		os.CopyFS(filepath.Join(other, filepath.Base(cluster)), os.DirFS(cluster)),
+		os.RemoveAll(filepath.Join(other, filepath.Base(cluster), "epoch")),
+		os.Symlink(epochs, filepath.Join(other, filepath.Base(cluster), "epoch")))
+	for _, link := range links {
+		err = errors.Join(err, os.Remove(link), os.Symlink(other, link))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// caughtUp waits until a member has all that was acknowledged before.
+func caughtUp(t *testing.T, m *cluster.Member) {
+	t.Helper()
+	if out, err := m.Ctl(t.Context(), "get", "x"); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 }
 
 // newMesh is a network of namespaces, or of proxies where there can be none.

@@ -83,7 +83,7 @@ func TestTheRunbookForABadWrite(t *testing.T) {
 	check(t, c, stored)
 }
 
-var toIndex = regexp.MustCompile(`--to (index=\S+):`)
+var toIndex = regexp.MustCompile(`--to (index=\S+) --bump-revision (\d+) `)
 
 func TestTheRunbookForTheLossOfAll(t *testing.T) {
 	t.Parallel()
@@ -108,7 +108,7 @@ func TestTheRunbookForTheLossOfAll(t *testing.T) {
 	if to == nil {
 		t.Fatal("the first member does not say what the others restore to")
 	}
-	p.names = append(p.names, "index=48211", to[1])
+	p.names = append(p.names, "index=48211", to[1], "17179866326", to[2])
 	third := *p
 	third.names = append([]string{"--member m2", "--member m3"}, p.names...)
 	third.types(0)
