@@ -60,6 +60,7 @@ type Subject interface {
 	ID() ident.MemberID
 	Status() raftnode.Status
 	Published() ident.Index
+	ConfIndex() ident.Index                                 // Of the newest applied change of the configuration; 0: none since the start.
 	DurableTerm(i ident.Index) (term ident.Term, held bool) // A compacted entry counts as held.
 	DurableHard() wal.HardState
 	DurableLast() wal.Mark
@@ -323,7 +324,8 @@ func (k *Checker) Answered(m Subject, a *entry.Answer) ident.Index {
 	if published := m.Published(); published < index {
 		k.world.Fail("I-6: member %s answers for entry %d, published is %d", m.ID(), index, published)
 	}
-	if voters := m.Status().Voters; !k.Changing {
+	// What was committed before a change was by the voters before it.
+	if voters := m.Status().Voters; !k.Changing && index > m.ConfIndex() {
 		if holders := k.holders(m, index, voters); holders < len(voters)/2+1 {
 			k.world.Fail("I-6: entry %d is answered and durable on %d of %d", index, holders, len(voters))
 		}

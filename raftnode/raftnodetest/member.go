@@ -46,6 +46,7 @@ type Member struct {
 	applies   []applyTask
 	applying  bool
 	published ident.Index
+	confIndex ident.Index // Of the newest applied change of the configuration.
 	frozen    raftnode.Frozen
 
 	round     uint64 // Of reads asked for.
@@ -80,6 +81,14 @@ func (m *Member) Status() raftnode.Status {
 
 // Published is the index of the last entry whose effects can be seen.
 func (m *Member) Published() ident.Index { return m.published }
+
+// ConfIndex implements Subject.
+func (m *Member) ConfIndex() ident.Index { return m.confIndex }
+
+func (m *Member) resolve(index ident.Index, change *raftpb.ConfChangeV2, accept bool) *raftpb.ConfState {
+	m.confIndex = index
+	return m.core.ResolveConf(index, change, accept)
+}
 
 // DurableTerm implements Subject.
 func (m *Member) DurableTerm(i ident.Index) (ident.Term, bool) { return m.log.DurableTerm(i) }
@@ -151,7 +160,7 @@ func (c *Cluster) Restart(id ident.MemberID) {
 	m.alive = true
 	m.published = m.machine.Applied().Index
 	m.execute = raftnode.Executor{
-		Machine: m.machine, Resolve: m.core.ResolveConf,
+		Machine: m.machine, Resolve: m.resolve,
 		Publish: m.publish, Answer: m.answered, Settled: m.settled,
 	}
 	m.shown = m.core.Status()

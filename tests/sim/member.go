@@ -102,6 +102,9 @@ func (m *Member) Status() raftnode.Status { return m.shown }
 // Published implements raftnodetest.Subject.
 func (m *Member) Published() ident.Index { return m.published }
 
+// ConfIndex implements raftnodetest.Subject.
+func (m *Member) ConfIndex() ident.Index { return m.confIndex }
+
 // DurableTerm implements raftnodetest.Subject. Whoever was damaged once had it.
 func (m *Member) DurableTerm(i ident.Index) (ident.Term, bool) {
 	if m.excused || m.promised == nil {

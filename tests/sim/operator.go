@@ -170,11 +170,7 @@ func (w *World) confBegins() {
 	w.check.Changing = true
 }
 
-// A change whose client has long given up may yet be applied.
-func (w *World) confApplied(*Member) {
-	w.confEnd = w.now
-	w.check.Changing = true
-}
+func (w *World) confApplied(*Member) { w.confEnd = w.now }
 
 const confQuiet = 3 * second
 
