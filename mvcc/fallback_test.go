@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/mvcc/backend"
 	"github.com/holdfast-db/holdfast/mvcc/history"
 )
@@ -42,13 +43,20 @@ func TestANewStoreIsWholeWithEitherMetaPage(t *testing.T) {
 // The log notes checkpoints, not merges. A base that is older than the last
 // merge alone would lack what was merged and is not in history any more.
 func TestABaseOlderThanTheMergeThatGaveHistoryBackIsRefused(t *testing.T) {
+	for first, behind := range map[ident.Revision]string{20: "20", 0: "-1"} { // At 0 there is nothing, and base has merged it.
+		olderThanTheMerge(t, first, behind)
+	}
+}
+
+func olderThanTheMerge(t *testing.T, first ident.Revision, behind string) {
+	t.Helper()
 	cfg := diskConfig(t)
 	s := mustCreate(t, cfg)
 	w := writer{t: t, s: s}
 	for i := range 60 {
 		w.put(fmt.Sprint("k", i%7), strings.Repeat("v", 200))
 	}
-	w.compact(20)
+	w.compact(first)
 	stepAll(t, s)
 	base := filepath.Join(cfg.Dir, baseName)
 	older, err := os.ReadFile(base)
@@ -67,7 +75,7 @@ func TestABaseOlderThanTheMergeThatGaveHistoryBackIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	damage := (*history.DamageError)(nil)
-	if _, err := Open(cfg); !errors.As(err, &damage) || !strings.Contains(err.Error(), "base needs what followed revision 20") {
+	if _, err := Open(cfg); !errors.As(err, &damage) || !strings.Contains(err.Error(), "base needs what followed revision "+behind) {
 		t.Fatalf("opening the older base: %v", err)
 	}
 	if err := os.WriteFile(base, now, 0o600); err != nil {

@@ -292,7 +292,9 @@ func Open(cfg Config) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open store: mark of history in %s: %w", baseName, err), db.Close())
 	}
 	hc := cfg.history()
-	hc.Merged = db.Meta().Merged.Revision
+	if hc.Merged = db.Meta().Merged.Revision; hc.Merged == 0 {
+		hc.Merged = NeverCompacted // There is nothing at revision 0, and history takes it for "nobody says".
+	}
 	log, err := history.Open(hc, mark)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", err), db.Close())

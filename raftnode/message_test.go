@@ -209,6 +209,32 @@ func TestASnapshotWithoutItsStateStopsTheMember(t *testing.T) {
 	}
 }
 
+// fakeStaged is a received state of which only the place counts.
+type fakeStaged struct{ meta SnapMeta }
+
+func (f fakeStaged) Meta() SnapMeta { return f.meta }
+func (fakeStaged) Discard() error   { return nil }
+
+// A snapshot overtakes apply: a change below it, which it holds already, or its
+// undoing, must not reach Raft a second time.
+func TestConfChangesBelowASnapshotAreRaftsNoMore(t *testing.T) {
+	d := drive(t, bootOf(1, 2, 3))
+	d.pause = true // Apply and the log are not there yet.
+	conf := &raftpb.ConfState{Voters: []uint64{1, 2, 3}}
+	meta := SnapMeta{Index: 9, Term: 2, Conf: raftpb.EnsureConfState(conf)}
+	d.step(Event{Kind: EventMessage, Peer: 2, Staged: fakeStaged{meta}, Message: &raftpb.Message{
+		Type: raftpb.MsgSnap.Enum(), From: new(uint64(2)), To: new(uint64(1)), Term: new(uint64(2)),
+		Snapshot: &raftpb.Snapshot{Metadata: &raftpb.SnapshotMetadata{Index: new(uint64(9)), Term: new(uint64(2)), ConfState: conf}},
+	}})
+	add := &raftpb.ConfChangeV2{Changes: []*raftpb.ConfChangeSingle{{Type: raftpb.ConfChangeAddNode.Enum(), NodeId: new(uint64(4))}}}
+	if behind := d.core.ResolveConf(5, add, true); len(behind.Voters) != 4 {
+		t.Errorf("behind the change there are %v", behind.Voters)
+	}
+	if s := d.core.Status(); d.core.Err() != nil || len(s.Voters) != 3 {
+		t.Errorf("Raft works with %v: %v", s.Voters, d.core.Err())
+	}
+}
+
 // Raft panics where its storage fails it. The member stops in order instead.
 func TestADamagedLogStopsTheMember(t *testing.T) {
 	boot := bootOf(1, 2, 3)
