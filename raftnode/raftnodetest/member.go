@@ -1,9 +1,7 @@
 package raftnodetest
 
 import (
-	"bytes"
 	"errors"
-	"fmt"
 	"math"
 	"time"
 
@@ -565,35 +563,6 @@ func (m *Member) refused(data []byte) {
 			m.end(id, nil, reason)
 		}
 	}
-}
-
-func (m *Member) sendSnapshot(to ident.MemberID, msg *raftpb.Message) {
-	c := m.cluster
-	var buf bytes.Buffer
-	m.must(m.frozen.WriteTo(&buf, nil))
-	c.logf(m, "sends %s the snapshot at %d", to, m.frozen.Meta().Index)
-	lost := c.random.Chance(c.cfg.LossPercent)
-	from := m.id
-	m.live(c.between(c.cfg.DelayMin, c.cfg.DelayMax)*3, func() {
-		err := c.receiveSnapshot(from, to, msg, buf.Bytes(), lost)
-		if m.alive {
-			m.step(&raftnode.Event{Kind: raftnode.EventSent, Peer: to, Failed: err != nil})
-		}
-	})
-}
-
-func (c *Cluster) receiveSnapshot(from, to ident.MemberID, msg *raftpb.Message, data []byte, lost bool) error {
-	r := c.members[to]
-	if lost || r == nil || !r.alive || c.cut[[2]ident.MemberID{from, to}] {
-		return fmt.Errorf("snapshot to %s: %w", to, transport.ErrUnreachable)
-	}
-	if c.refuses[to] {
-		return fmt.Errorf("snapshot to %s: %w", to, raftnode.ErrSnapshot)
-	}
-	staged, err := r.machine.Receive(bytes.NewReader(data))
-	r.must(err)
-	r.step(&raftnode.Event{Kind: raftnode.EventMessage, Peer: from, Message: msg, Staged: staged})
-	return nil
 }
 
 // Transfer asks a member to hand leadership to another.
