@@ -107,13 +107,8 @@ func (g *guests) firstOf(who, method string, req proto.Message) answer {
 func choose[T any](r *rand.Rand, list ...T) T { return list[r.IntN(len(list))] }
 
 func TestUsersMayDoWhatEtcdLetsThem(t *testing.T) {
-	seeds := []uint64{*seed}
-	if *seed == 0 {
-		seeds = nil
-		for range authSequences * *long {
-			seeds = append(seeds, rand.Uint64N(1<<32)+1)
-		}
-	}
+	seeds := seedsOf(authSequences)
+
 	length := authLength
 	if testing.Short() {
 		length = authShort

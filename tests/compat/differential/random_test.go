@@ -17,13 +17,7 @@ const (
 )
 
 func TestRandomSequencesOfRequestsGetTheAnswersThatEtcdGives(t *testing.T) {
-	seeds := []uint64{*seed}
-	if *seed == 0 {
-		seeds = nil
-		for range sequences * *long {
-			seeds = append(seeds, rand.Uint64N(1<<32)+1)
-		}
-	}
+	seeds := seedsOf(sequences)
 	length := sequenceLength
 	if testing.Short() {
 		length = shortLength
@@ -38,6 +32,22 @@ func TestRandomSequencesOfRequestsGetTheAnswersThatEtcdGives(t *testing.T) {
 			newSequence(t, s).run(length)
 		})
 	}
+}
+
+// seedsOf are those of a run: the one that was asked for, else drawn ones; the
+// first few with -short, so that what stops a build is what somebody changed.
+func seedsOf(n int) (seeds []uint64) {
+	if *seed != 0 {
+		return []uint64{*seed}
+	}
+	for i := range n * *long {
+		if testing.Short() {
+			seeds = append(seeds, uint64(i)+1)
+		} else {
+			seeds = append(seeds, rand.Uint64N(1<<32)+1)
+		}
+	}
+	return seeds
 }
 
 // sequence is one random sequence under way.
