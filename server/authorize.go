@@ -148,9 +148,6 @@ func (c *core) permit(ctx context.Context, ask func(*auth.Asker) error) error {
 	if err != nil {
 		return err
 	}
-	if seal, ok := ctx.Value(sealKey{}).(*seal); ok {
-		seal.broken = true
-	}
 	if !s.Enabled { // Turned off meanwhile.
 		return nil
 	}
@@ -195,8 +192,12 @@ func (c *core) leaseKeysHere(id int64) ([][]byte, error) {
 	return v.LeaseKeys(ident.LeaseID(id))
 }
 
-// actor is who calls, and the state that says what it may do.
+// actor is who calls, and the state that says what it may do. Whoever asks for
+// it decides about the call, now or when it is executed.
 func (c *core) actor(ctx context.Context) (auth.Actor, *auth.State, error) {
+	if seal, ok := ctx.Value(sealKey{}).(*seal); ok {
+		seal.broken = true
+	}
 	user, revision, err := c.identify(ctx)
 	s := c.replica.Machine.Auth.State() // After: finding out may take a while.
 	if revision == 0 {
@@ -217,9 +218,6 @@ func (c *core) sign(ctx context.Context, cmd *holdfastpb.Command) error {
 	by, s, err := c.actor(ctx)
 	if err != nil {
 		return err
-	}
-	if seal, ok := ctx.Value(sealKey{}).(*seal); ok {
-		seal.broken = true // Whoever executes it decides.
 	}
 	if by.User != "" {
 		cmd.Actor = &holdfastpb.Actor{User: by.User, AuthRevision: by.Revision}

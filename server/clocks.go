@@ -50,15 +50,8 @@ func (s *Server) clockOf(ctx context.Context, peer ident.MemberID) (time.Duratio
 // them at the same time. One that takes longer than the interval is left out
 // until it is through.
 func (s *Server) eachPeer(ctx context.Context, name string, interval time.Duration, do func(context.Context, ident.MemberID)) error {
-	tick := s.cfg.Clock.NewTicker(interval)
-	defer tick.Stop()
 	busy := map[ident.MemberID]chan struct{}{}
-	for {
-		select {
-		case <-tick.C():
-		case <-ctx.Done():
-			return nil
-		}
+	return every(ctx, s.cfg.Clock, interval, func() {
 		for _, m := range s.replica.Machine.Members.List() {
 			peer := ident.MemberID(m.Id)
 			if peer == s.id.Member || running(busy[peer]) {
@@ -72,7 +65,7 @@ func (s *Server) eachPeer(ctx context.Context, name string, interval time.Durati
 				return nil
 			})
 		}
-	}
+	})
 }
 
 func running(done chan struct{}) bool {

@@ -79,18 +79,11 @@ func (c *compactor) interval() time.Duration {
 }
 
 func (c *compactor) run(ctx context.Context) error {
-	tick := c.cfg.Clock.NewTicker(c.interval())
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C():
-		case <-ctx.Done():
-			return nil
-		}
+	return every(ctx, c.cfg.Clock, c.interval(), func() {
 		if target := c.target(c.cfg.Clock.Mono(), c.replica.Store().Head()); target > c.replica.Store().Compacted() && c.node.Status().Leader == c.id.Member {
 			c.compact(ctx, target)
 		}
-	}
+	})
 }
 
 // target is the revision to compact to; one that is compacted already, or none

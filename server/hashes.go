@@ -120,7 +120,7 @@ func (s *Server) checkHashes(ctx context.Context) error {
 func (s *Server) checkCompactions(ctx context.Context) error {
 	var checked ident.Revision
 	return s.eachWhileLeading(ctx, s.cfg.CompactHashCheckTime, func(ctx context.Context) error {
-		compacted := s.compacted()
+		compacted := s.replica.Store().Compacted()
 		if compacted <= checked {
 			return nil
 		}
@@ -132,28 +132,15 @@ func (s *Server) checkCompactions(ctx context.Context) error {
 	})
 }
 
-func (c *core) compacted() ident.Revision {
-	v := c.replica.Store().View()
-	defer v.Release()
-	return v.Compacted()
-}
-
 func (s *Server) eachWhileLeading(ctx context.Context, interval time.Duration, do func(context.Context) error) error {
-	tick := s.cfg.Clock.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C():
-		case <-ctx.Done():
-			return nil
-		}
+	return every(ctx, s.cfg.Clock, interval, func() {
 		if !s.IsLeader() {
-			continue
+			return
 		}
 		if err := do(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("could not look after the other members", "error", err)
 		}
-	}
+	})
 }
 
 // checkAtBoot refuses to serve with other keys than another member has. Who can

@@ -132,17 +132,10 @@ func (s *Server) watchLeadership(ctx context.Context) error {
 // expireLeases proposes the end of leases that have run out. The entry names
 // the term in which this member found so, and is nothing in another.
 func (s *Server) expireLeases(ctx context.Context) error {
-	tick := s.cfg.Clock.NewTicker(expiryInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C():
-		case <-ctx.Done():
-			return nil
-		}
+	return every(ctx, s.cfg.Clock, expiryInterval, func() {
 		ids, term := s.keeper.Due()
 		if len(ids) == 0 {
-			continue
+			return
 		}
 		c := &holdfastpb.LeaseExpire{Term: uint64(term)}
 		for _, id := range ids {
@@ -160,7 +153,7 @@ func (s *Server) expireLeases(ctx context.Context) error {
 			}
 			return nil
 		})
-	}
+	})
 }
 
 // leaderless knows the streams that must end when there is no leader.

@@ -11,18 +11,11 @@ import (
 // The leader alone knows that, and forgets it when it no longer leads.
 func (s *Server) promoteLearners(ctx context.Context) error {
 	kept := map[ident.MemberID]int{} // Looks in a row.
-	tick := s.cfg.Clock.NewTicker(promoteInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C():
-		case <-ctx.Done():
-			return nil
-		}
+	return every(ctx, s.cfg.Clock, promoteInterval, func() {
 		st := s.node.Status()
 		if st.Leader != s.id.Member {
 			clear(kept)
-			continue
+			return
 		}
 		for _, m := range s.replica.Machine.Members.List() {
 			id := ident.MemberID(m.Id)
@@ -40,7 +33,7 @@ func (s *Server) promoteLearners(ctx context.Context) error {
 			}
 			s.log.Info("a learner has caught up and votes now", "member", id, "name", m.Name)
 		}
-	}
+	})
 }
 
 // keepsUp tells whether a learner has what is committed, but for the last few

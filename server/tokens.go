@@ -81,17 +81,10 @@ func (t *tokens) removeIf(void func(*session) bool) {
 
 // sweep takes void tokens out of memory.
 func (t *tokens) sweep(ctx context.Context) error {
-	tick := t.clock.NewTicker(tokenSweepInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C():
-		case <-ctx.Done():
-			return nil
-		}
+	return every(ctx, t.clock, tokenSweepInterval, func() {
 		now := t.clock.Mono()
 		t.removeIf(func(s *session) bool { return now-time.Duration(s.used.Load()) > t.ttl })
-	}
+	})
 }
 
 const tokenLetters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -47,7 +47,7 @@ func (s *watchService) Watch(grpc pb.Watch_WatchServer) error {
 		}
 		return nil
 	})
-	group.Go("watch progress", func(ctx context.Context) error { w.tick(ctx, interval); return nil })
+	group.Go("watch progress", func(ctx context.Context) error { return w.tick(ctx, interval) })
 	return s.endOf(grpc.Context(), w.send(ctx))
 }
 
@@ -146,15 +146,8 @@ func (w *watchStream) create(r *pb.WatchCreateRequest) {
 
 // tick asks for a notice for each watcher that wants them and got nothing
 // since the last time.
-func (w *watchStream) tick(ctx context.Context, interval time.Duration) {
-	ticker := w.cfg.Clock.NewTicker(interval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ticker.C():
-		case <-ctx.Done():
-			return
-		}
+func (w *watchStream) tick(ctx context.Context, interval time.Duration) error {
+	return every(ctx, w.cfg.Clock, interval, func() {
 		w.mu.Lock()
 		for id, idle := range w.mu.idle { //tidy:ordered each by itself
 			if idle {
@@ -163,7 +156,7 @@ func (w *watchStream) tick(ctx context.Context, interval time.Duration) {
 			w.mu.idle[id] = true
 		}
 		w.mu.Unlock()
-	}
+	})
 }
 
 func (w *watchStream) send(ctx context.Context) error {
