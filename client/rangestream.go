@@ -20,13 +20,21 @@ func (c *Client) GetStream(ctx context.Context, g Get, f func([]*mvccpb.KeyValue
 		ctx = requireLeader(ctx)
 	}
 	delay := retryDelayMin
-	for {
+	for logins := 0; ; {
 		begun := false
 		answer, err := c.getStream(ctx, g, func(kvs []*mvccpb.KeyValue) error {
 			begun = true
 			return f(kvs)
 		})
-		if err == nil || begun || !judge(err, reads, true).again || !c.pause(ctx, &delay) {
+		if err == nil || begun {
+			return answer, err
+		}
+		again := judge(err, reads, true).again
+		if logins < loginsMax && c.tokenRefused(err) {
+			logins++
+			again = true
+		}
+		if !again || !c.pause(ctx, &delay) {
 			return answer, err
 		}
 	}

@@ -92,6 +92,11 @@ func (s *clusterService) MemberList(ctx context.Context, r *pb.MemberListRequest
 
 // MemberPromote is decided by the leader, which alone knows how far a learner is.
 func (s *clusterService) MemberPromote(ctx context.Context, r *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error) {
+	// The leader carries it out as its own: whether the caller may is decided here,
+	// by users and roles that are not older than the call.
+	if err := s.linearize(ctx); err != nil {
+		return nil, toWire(err)
+	}
 	if err := s.permit(ctx, onlyRoot); err != nil {
 		return nil, toWire(err)
 	}
@@ -164,6 +169,9 @@ func learnerReady(st raftnode.Status, id ident.MemberID) bool {
 // changeMembers proposes a change of the members, with Raft's own change where
 // there is one.
 func (c *core) changeMembers(ctx context.Context, cmd *holdfastpb.Command) (any, error) {
+	if c.epoch.over.Load() { // Where the archive only does not tell, a cluster can still be mended.
+		return nil, errSuperseded
+	}
 	if err := c.sign(ctx, cmd); err != nil {
 		return nil, toWire(err)
 	}

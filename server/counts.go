@@ -208,8 +208,11 @@ func (m *metrics) readIndexed(took time.Duration, err error) {
 	}
 }
 
-// clientVersionsMax bounds a label whose values clients choose.
-const clientVersionsMax = 16
+// clientVersionsMax and clientVersionBytesMax bound a label whose values clients choose.
+const (
+	clientVersionsMax     = 16
+	clientVersionBytesMax = 32
+)
 
 // clientVersions counts calls by what clients say they are.
 type clientVersions struct {
@@ -226,12 +229,12 @@ func (v *clientVersions) count(kind, version string) {
 		c.(prometheus.Counter).Inc()
 		return
 	}
-	if v.known.Add(1) > clientVersionsMax {
-		v.known.Add(-1)
-		key.version = "other"
+	if len(version) > clientVersionBytesMax || v.known.Add(1) > clientVersionsMax {
+		v.all.WithLabelValues(kind, "other").Inc()
+		return
 	}
-	c := v.all.WithLabelValues(key.kind, key.version)
-	v.found.Store(key, c)
+	c := v.all.WithLabelValues(kind, version)
+	v.found.Store(clientVersion{kind, version}, c)
 	c.Inc()
 }
 

@@ -45,8 +45,7 @@ func (s *electionService) Campaign(ctx context.Context, r *electionpb.CampaignRe
 			return nil, err
 		}
 	}
-	if err := s.waitTurn(ctx, prefix, claim.CreateRevision); err != nil {
-		s.giveUp(ctx, claim)
+	if _, err := s.hold(ctx, prefix, claim, errElectionNotLeader); err != nil {
 		return nil, err
 	}
 	return &electionpb.CampaignResponse{Header: h, Leader: leader}, nil

@@ -28,6 +28,7 @@ import (
 // metrics. The connection is made by the first request, and shows no
 // certificate: whose name a caller's certificate carries means nothing here.
 type jsonGateway struct {
+	ends context.Context // Of the server: the HTTP server knows nothing of a WebSocket any more.
 	mux  *runtime.ServeMux
 	conn *grpc.ClientConn
 }
@@ -40,7 +41,7 @@ func (s *Server) newGateway() (*jsonGateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("JSON gateway: %w", err)
 	}
-	g := &jsonGateway{conn: conn}
+	g := &jsonGateway{ends: s.group.Context(), conn: conn}
 	json := &boundedJSON{
 		JSONPb: runtime.JSONPb{
 			MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true},
@@ -127,6 +128,7 @@ func (g *jsonGateway) upgrade(w http.ResponseWriter, r *http.Request) {
 		return // It has told the client.
 	}
 	defer conn.Close()
+	defer context.AfterFunc(g.ends, func() { conn.Close() })()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	body, messages := io.Pipe()

@@ -22,9 +22,9 @@ type healthAnswer struct {
 func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	answer := healthAnswer{Health: "true", Reason: s.unhealthy(r)}
 	status := http.StatusOK
-	s.metrics.healthGood.Add(1)
-	if answer.Reason != "" {
-		s.metrics.healthGood.Add(-1)
+	if answer.Reason == "" {
+		s.metrics.healthGood.Add(1)
+	} else {
 		s.metrics.healthBad.Add(1)
 		s.log.Warn("/health answers false", "reason", answer.Reason)
 		answer.Health, status = "false", http.StatusServiceUnavailable

@@ -84,9 +84,6 @@ var (
 // openClients takes the client addresses. Nobody is served before the member
 // has joined a quorum: connections wait.
 func (s *Server) openClients(c *certificates) error {
-	s.door = frontdoor.New(frontdoor.Config{
-		Name: "client", Logger: s.log, Clock: s.cfg.Clock, Looking: handshakesMax, Timeout: sniffTimeout,
-	})
 	s.grpc = s.newGRPC(doorCredentials{})
 	s.inside = newInside(s.newGRPC(insecure.NewCredentials()))
 	if s.cfg.EnableGateway {
@@ -98,6 +95,10 @@ func (s *Server) openClients(c *certificates) error {
 	}
 	s.http = s.newHTTP(s.clientHTTP())
 	s.metricsServer = s.newHTTP(s.metricsHTTP())
+	// Last: what has a door has the rest too, for who closes it.
+	s.door = frontdoor.New(frontdoor.Config{
+		Name: "client", Logger: s.log, Clock: s.cfg.Clock, Looking: handshakesMax, Timeout: sniffTimeout,
+	})
 	calls := frontdoor.Kind("")
 	if len(s.cfg.ListenClientHTTPURLs) > 0 {
 		calls = frontdoor.GRPC

@@ -31,17 +31,9 @@ func (s *lockService) Lock(ctx context.Context, r *lockpb.LockRequest) (*lockpb.
 	if err != nil {
 		return nil, err
 	}
-	if err := s.waitTurn(ctx, prefix, claim.CreateRevision); err != nil {
-		s.giveUp(ctx, claim)
+	h, err := s.hold(ctx, prefix, claim, errSessionExpired)
+	if err != nil {
 		return nil, err
-	}
-	held, h, err := s.first(ctx, &pb.RangeRequest{Key: claim.Key, KeysOnly: true})
-	switch {
-	case err != nil:
-		s.giveUp(ctx, claim)
-		return nil, err
-	case held == nil || held.CreateRevision != claim.CreateRevision: // Its lease ran out while it waited.
-		return nil, errSessionExpired
 	}
 	return &lockpb.LockResponse{Header: h, Key: claim.Key}, nil
 }

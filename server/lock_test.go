@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -126,6 +127,25 @@ func TestWhoStopsWaitingForALockLeavesNothing(t *testing.T) {
 	}
 }
 
+// Who asks again for what its lease has, and is cut off, loses nothing by it.
+func TestWhoAsksAgainAndIsCutOffKeepsItsClaim(t *testing.T) {
+	conn := dial(t, servertest.New(t, 1, nil).Members[0])
+	first := <-lockLater(t.Context(), conn, "l", 0)
+	lease := grantLease(t, conn)
+	waiting := lockLater(t.Context(), conn, "l", lease)
+	waitKeys(t, conn, "l/", 2)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if r := <-lockLater(ctx, conn, "l", lease); status.Code(r.err) != codes.DeadlineExceeded {
+		t.Fatalf("a lock that somebody else has: %v", r.err)
+	}
+	unlock(t, conn, first.key)
+	if r := <-waiting; r.err != nil {
+		t.Fatalf("who waited all along: %v", r.err)
+	}
+	waitKeys(t, conn, "l/", 1)
+}
+
 func TestAWaitForALockEndsWithTheServer(t *testing.T) {
 	m := servertest.New(t, 1, nil).Members[0]
 	conn := dial(t, m)
@@ -206,5 +226,32 @@ func TestAnElectionHasOneLeaderAtATime(t *testing.T) {
 		if status.Convert(err).Message() != `"leader" field must be provided` {
 			t.Errorf("without a leader: %v", err)
 		}
+	}
+}
+
+// A candidate whose lease has ended leads nothing, though nobody is before it.
+func TestACandidateWhoseLeaseEndedDoesNotLead(t *testing.T) {
+	conn := dial(t, servertest.New(t, 1, nil).Members[0])
+	c := electionpb.NewElectionClient(conn)
+	name := []byte("e")
+	leads, err := c.Campaign(t.Context(), &electionpb.CampaignRequest{Name: name, Value: []byte("one")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease := grantLease(t, conn)
+	lost := make(chan error, 1)
+	go func() {
+		_, err := c.Campaign(t.Context(), &electionpb.CampaignRequest{Name: name, Value: []byte("two"), Lease: lease})
+		lost <- err
+	}()
+	waitKeys(t, conn, "e/", 2)
+	if _, err := pb.NewLeaseClient(conn).LeaseRevoke(t.Context(), &pb.LeaseRevokeRequest{ID: lease}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Resign(t.Context(), &electionpb.ResignRequest{Leader: leads.Leader}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-lost; status.Convert(err).Message() != "election: not leader" {
+		t.Fatalf("a lease that ended while its owner stood: %v", err)
 	}
 }

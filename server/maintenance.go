@@ -98,11 +98,15 @@ func (s *maintenanceService) Defragment(ctx context.Context, _ *pb.DefragmentReq
 	if err := store.WaitMerged(ctx); err != nil {
 		return nil, toWire(err)
 	}
+	s.metrics.defragmenting.Add(1)
 	if s.cfg.AwayOnDefragment {
 		s.tellServing(false)
-		defer s.tellServing(true)
+		defer func() {
+			if s.metrics.defragmenting.Load() == 0 { // Not while another one goes on.
+				s.tellServing(true)
+			}
+		}()
 	}
-	s.metrics.defragmenting.Add(1)
 	start := s.cfg.Clock.Mono()
 	err = store.Defragment(ctx)
 	s.metrics.defragmenting.Add(-1)

@@ -127,8 +127,14 @@ func (s *onBehalf) waitTurn(ctx context.Context, prefix []byte, created int64) e
 	}
 }
 
-// claim makes a key that says who waits or holds, or finds that it is there.
-func (s *onBehalf) claim(ctx context.Context, key, value []byte, lease int64) (*mvccpb.KeyValue, *pb.ResponseHeader, error) {
+// standing is a key that says who waits or holds.
+type standing struct {
+	*mvccpb.KeyValue
+	made bool // By this call; else the same lease had it before, and may hold by it.
+}
+
+// claim makes a key, or finds that it is there.
+func (s *onBehalf) claim(ctx context.Context, key, value []byte, lease int64) (*standing, *pb.ResponseHeader, error) {
 	answer, err := s.txn(ctx, &pb.TxnRequest{
 		Compare: []*pb.Compare{ifCreated(key, 0)},
 		Success: []*pb.RequestOp{opPutOf(&pb.PutRequest{Key: key, Value: value, Lease: lease})},
@@ -138,15 +144,38 @@ func (s *onBehalf) claim(ctx context.Context, key, value []byte, lease int64) (*
 		return nil, nil, err
 	}
 	if !answer.Succeeded {
-		return answer.Responses[0].GetResponseRange().Kvs[0], answer.Header, nil
+		return &standing{KeyValue: answer.Responses[0].GetResponseRange().Kvs[0]}, answer.Header, nil
 	}
-	return &mvccpb.KeyValue{Key: key, Value: value, CreateRevision: answer.Header.Revision, Lease: lease}, answer.Header, nil
+	made := &mvccpb.KeyValue{Key: key, Value: value, CreateRevision: answer.Header.Revision, Lease: lease}
+	return &standing{KeyValue: made, made: true}, answer.Header, nil
 }
 
-// giveUp takes a claim back for a caller who no longer waits. It tries again
+// hold waits until a claim is the oldest under its prefix, and makes sure that
+// it still stands: its lease may have run out meanwhile, which is expired.
+func (s *onBehalf) hold(ctx context.Context, prefix []byte, c *standing, expired error) (*pb.ResponseHeader, error) {
+	err := s.waitTurn(ctx, prefix, c.CreateRevision)
+	if err != nil {
+		s.giveUp(ctx, c)
+		return nil, err
+	}
+	held, h, err := s.first(ctx, &pb.RangeRequest{Key: c.Key, KeysOnly: true})
+	switch {
+	case err != nil:
+		s.giveUp(ctx, c)
+		return nil, err
+	case held == nil || held.CreateRevision != c.CreateRevision:
+		return nil, expired
+	}
+	return h, nil
+}
+
+// giveUp takes a claim back that was made for a caller who no longer waits. It tries again
 // for as long as a request may take, but not while the server stops: then the
 // lease ends it.
-func (s *onBehalf) giveUp(ctx context.Context, claim *mvccpb.KeyValue) {
+func (s *onBehalf) giveUp(ctx context.Context, claim *standing) {
+	if !claim.made {
+		return
+	}
 	ctx = context.WithoutCancel(ctx)
 	began := s.cfg.Clock.Mono()
 	for {

@@ -117,7 +117,8 @@ func TestARecipesLockThatIsTakenOrLost(t *testing.T) {
 }
 
 func TestARecipesElection(t *testing.T) {
-	c := clientOf(t, servertest.New(t, 1, nil))
+	cluster := servertest.New(t, 1, nil)
+	c, member := clientOf(t, cluster), cluster.Members[0]
 	one, two := newSession(t, c), newSession(t, c)
 	e1, e2 := recipe.NewElection(one, "e"), recipe.NewElection(two, "e")
 	if _, err := e1.Leader(t.Context()); !errors.Is(err, recipe.ErrNoLeader) {
@@ -156,6 +157,18 @@ func TestARecipesElection(t *testing.T) {
 	want("two")
 	if err := resumed.Proclaim(t.Context(), "me"); !errors.Is(err, recipe.ErrNotLeader) {
 		t.Fatalf("who has resigned: %v", err)
+	}
+	late := newSession(t, c)
+	go func() { won <- recipe.NewElection(late, "e").Campaign(t.Context(), "late") }()
+	waitKeys(t, dial(t, member), "e/", 2)
+	if _, err := c.Revoke(t.Context(), late.Lease()); err != nil {
+		t.Fatal(err)
+	}
+	if err := e2.Resign(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-won; !errors.Is(err, recipe.ErrSessionExpired) {
+		t.Fatalf("a session that ended while it stood: %v", err)
 	}
 	cancel()
 	if err := <-observed; !errors.Is(err, context.Canceled) {

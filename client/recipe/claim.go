@@ -87,6 +87,27 @@ func (c *claim) waitTurn(ctx context.Context) error {
 	}
 }
 
+// hold waits until the claim is the oldest, and makes sure that it still stands:
+// the session may have ended meanwhile.
+func (c *claim) hold(ctx context.Context) error {
+	err := c.waitTurn(ctx)
+	var r *pb.TxnResponse
+	if err == nil {
+		r, err = c.session.client.Txn(ctx, client.Txn{
+			If: []client.Compare{c.held()}, Then: []client.Op{client.Get{Range: client.One(c.key), KeysOnly: true}},
+		})
+	}
+	if err != nil {
+		c.giveUp(ctx)
+		return err
+	}
+	if !r.Succeeded {
+		c.created = 0
+		return ErrSessionExpired
+	}
+	return nil
+}
+
 // errSeen ends a follow that has seen what it wanted.
 var errSeen = errors.New("seen")
 

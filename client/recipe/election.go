@@ -36,11 +36,7 @@ func (e *Election) Campaign(ctx context.Context, value string) error {
 			return err
 		}
 	}
-	if err := e.claim.waitTurn(ctx); err != nil {
-		e.claim.giveUp(ctx)
-		return err
-	}
-	return nil
+	return e.claim.hold(ctx)
 }
 
 // Proclaim changes the leader's value.

@@ -20,22 +20,7 @@ func (l *Lock) Lock(ctx context.Context) error {
 	if _, err := l.claim.make(ctx, ""); err != nil {
 		return err
 	}
-	if err := l.claim.waitTurn(ctx); err != nil {
-		l.claim.giveUp(ctx)
-		return err
-	}
-	r, err := l.claim.session.client.Txn(ctx, client.Txn{
-		If: []client.Compare{l.claim.held()}, Then: []client.Op{client.Get{Range: client.One(l.claim.key), KeysOnly: true}},
-	})
-	if err != nil {
-		l.claim.giveUp(ctx)
-		return err
-	}
-	if !r.Succeeded {
-		l.claim.created = 0
-		return ErrSessionExpired
-	}
-	return nil
+	return l.claim.hold(ctx)
 }
 
 // TryLock takes the lock if it is free, or fails with ErrLocked.
@@ -53,11 +38,10 @@ func (l *Lock) TryLock(ctx context.Context) error {
 	case owner.CreateRevision == l.claim.created:
 		return nil
 	}
-	_, err = l.claim.drop(ctx)
-	l.claim.created = 0
-	if err != nil {
+	if _, err = l.claim.drop(ctx); err != nil {
 		return err
 	}
+	l.claim.created = 0
 	return ErrLocked
 }
 

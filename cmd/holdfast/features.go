@@ -57,8 +57,6 @@ func (o *options) judgeFeatures() error {
 			o.warn("feature gate has no effect: name the features one by one", "feature", name)
 		case i < 0:
 			return wrongSetting("--feature-gates: there is no feature %q%s", name, meant(name, known))
-		case known[i].state == later && on != known[i].initial:
-			return wrongSetting("--feature-gates: %s is not in this version yet: leave it out", name)
 		case known[i].state == accepted && on != known[i].initial:
 			o.warn("feature gate has no effect", "feature", name, "why", known[i].why)
 		}

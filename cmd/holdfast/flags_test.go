@@ -142,7 +142,7 @@ func TestDefaultsAreValues(t *testing.T) {
 		if (r.state == accepted || r.state == refused) && r.why == "" {
 			t.Errorf("%s is %s without a reason", r.name, r.state)
 		}
-		if (r.state == done) != (r.at != nil) && r.state != accepted && r.state != later {
+		if (r.state == done) != (r.at != nil) && r.state != accepted {
 			t.Errorf("%s is %s: where does its value go?", r.name, r.state)
 		}
 	}
@@ -175,7 +175,7 @@ func TestEachFlagDoesWhatItsRowSays(t *testing.T) {
 func checkRow(t *testing.T, r row, how string, o *options, err error) {
 	t.Helper()
 	switch r.state {
-	case refused, later:
+	case refused:
 		if err == nil || !strings.Contains(err.Error(), "--"+r.name) || !strings.Contains(err.Error(), r.why) {
 			t.Errorf("%s by %s is %s: %v", r.name, how, r.state, err)
 		}
@@ -201,7 +201,7 @@ func checkRow(t *testing.T, r row, how string, o *options, err error) {
 
 func TestAFlagIsNotRefusedItsDefault(t *testing.T) {
 	for _, r := range allRows() {
-		if r.state != refused && r.state != later {
+		if r.state != refused {
 			continue
 		}
 		if _, err := parse([]string{"--" + r.name + "=" + r.startValue()}, nil, io.Discard); err != nil && r.startValue() != "" {
@@ -277,7 +277,7 @@ func TestFeaturesAreReadByName(t *testing.T) {
 	}
 	for _, f := range features() {
 		_, err := parse([]string{fmt.Sprintf("--feature-gates=LeaseCheckpoint=true,%s=%t", f.name, !f.initial)}, nil, io.Discard)
-		if (err != nil) != (f.state == later) {
+		if err != nil {
 			t.Errorf("%s is %s: %v", f.name, f.state, err)
 		}
 		if _, err := parse([]string{fmt.Sprintf("--feature-gates=%s=%t", f.name, f.initial)}, nil, io.Discard); err != nil {

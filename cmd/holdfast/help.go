@@ -41,8 +41,6 @@ func (r *row) help() string {
 		text += " [no effect]"
 	case refused:
 		text += " [refused]"
-	case later:
-		text += " [not in this version yet]"
 	}
 	return text
 }
@@ -57,8 +55,7 @@ All flags of etcd 3.7 are known, with the same names, defaults and forms. Each i
 
 - **done**: it does what its words say, which is what it does in etcd;
 - **accepted without effect**: it may stand in a unit file, and the log says at start that it does nothing, and why;
-- **refused**: asking for it is an error that says what to do instead; giving it its default is not;
-- **not in this version yet**: as refused, until it is there.
+- **refused**: asking for it is an error that says what to do instead; giving it its default is not.
 
 Each is also a variable, HOLDFAST_NAME before ETCD_NAME; a flag goes before both. --config-file takes a YAML file with
 etcd's keys, and with the name of every flag; where it is given, other flags and variables are ignored, and the log

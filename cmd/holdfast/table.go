@@ -12,13 +12,12 @@ import (
 // state says what becomes of a flag.
 type state string
 
-// The states. A flag that is refused, or not there yet, may still be given with
-// its default: then it asks for what happens anyway.
+// The states. A flag that is refused may still be given with its default: then
+// it asks for what happens anyway.
 const (
 	done     state = "done"
 	accepted state = "accepted without effect" // Why stands in the row.
 	refused  state = "refused"                 // What to do instead stands in the row.
-	later    state = "not in this version yet"
 )
 
 // kind is how the value of a flag is written.
@@ -228,15 +227,12 @@ func splitList(text string) []string {
 // refusal is why a flag may not be given as it was, or nil. It looks at what
 // was asked for: the default is never refused.
 func (r *row) refusal(s *setting) error {
-	if r.state != refused && r.state != later {
+	if r.state != refused {
 		return nil
 	}
 	plain := newSetting(r, &options{})
 	if plain.Set(r.startValue()) == nil && plain.String() == s.String() {
 		return nil
-	}
-	if r.state == later {
-		return fmt.Errorf("--%s is not in this version yet: leave it out", r.name)
 	}
 	return fmt.Errorf("--%s is refused: %s", r.name, r.why)
 }

@@ -18,7 +18,8 @@ import (
 const (
 	// factsBytesMax of a running member: a tail of its log is listed key by key.
 	factsBytesMax = 1 << 30
-	// endMax bounds the wait for a member that was frozen to end.
+	// endMax bounds the wait for a member to answer, and for one that was frozen to
+	// end.
 	endMax   = time.Minute
 	endPause = 100 * time.Millisecond
 )
@@ -29,7 +30,7 @@ func admin(ctx context.Context, s recovery.Source, method, path, body string) ([
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}
-	cl := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	cl := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true, ResponseHeaderTimeout: endMax}}
 	r, err := http.NewRequestWithContext(ctx, method, "http://member"+path, strings.NewReader(body))
 	if err != nil {
 		return nil, err

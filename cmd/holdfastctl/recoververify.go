@@ -119,7 +119,12 @@ func (c *ctl) epochFence(ctx context.Context, plan *recovery.Plan, next *snapsho
 	}
 	defer store.Close()
 	e, err := a.Epoch(ctx, plan.Fence.Epoch)
+	if err == nil {
+		err = a.IsNewest(ctx, plan.Fence.Epoch)
+	}
 	switch {
+	case errors.Is(err, archive.ErrEpochTaken):
+		return fmt.Sprintf("epoch %d in the archive: NOT held, %v: stop one of the two", plan.Fence.Epoch, err)
 	case err != nil:
 		return fmt.Sprintf("epoch %d in the archive: NOT held, %v%s", plan.Fence.Epoch, err, open)
 	case e.Plan != plan.ID || e.Successor != next.Cluster.String():

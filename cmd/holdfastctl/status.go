@@ -57,7 +57,8 @@ type memberStatus struct {
 	ID       string    `json:"id"`
 	Name     string    `json:"name"`
 	Endpoint string    `json:"endpoint"`
-	Role     string    `json:"role"` // leader, follower, learner, down, or unstarted.
+	Learner  bool      `json:"learner,omitempty"` // By the list of members, whether it answers or not.
+	Role     string    `json:"role"`              // leader, follower, learner, down, or unstarted.
 	Version  string    `json:"version"`
 	Lag      int64     `json:"lag"` // Entries behind the leader's commit.
 	Size     int64     `json:"db_size"`
@@ -136,7 +137,7 @@ func (c *ctl) clusterStatus(ctx context.Context) (*clusterStatus, error) {
 }
 
 func (c *ctl) memberStatus(ctx context.Context, m *pb.Member) memberStatus {
-	s := memberStatus{ID: fmt.Sprintf("%x", m.ID), Name: m.Name, Role: "down"}
+	s := memberStatus{ID: fmt.Sprintf("%x", m.ID), Name: m.Name, Learner: m.IsLearner, Role: "down"}
 	if len(m.ClientURLs) == 0 {
 		s.Role, s.Error = "unstarted", "it has never started"
 		return s
@@ -212,13 +213,13 @@ func (s *clusterStatus) join() {
 	var commit uint64
 	for i := range s.Members {
 		m := &s.Members[i]
-		if m.Role != "learner" {
+		if !m.Learner {
 			s.Voters++
 		}
 		if m.answer == nil {
 			continue
 		}
-		if m.Role != "learner" {
+		if !m.Learner {
 			s.Answering++
 		}
 		if m.Role == "leader" {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/server/servertest"
 )
 
@@ -44,5 +45,20 @@ func TestStatusShowsTheClusterOnOnePage(t *testing.T) {
 	problems := strings.Join(st.Problems, "\n")
 	if !strings.Contains(problems, "m2 is down") || !strings.Contains(problems, "no voter may fail any more") {
 		t.Errorf("problems: %s", problems)
+	}
+}
+
+// A learner has no vote, whatever state it is in.
+func TestALearnerThatDoesNotAnswerIsNoLostVoter(t *testing.T) {
+	up := &pb.StatusResponse{Header: &pb.ResponseHeader{}}
+	for _, role := range []string{"down", "unstarted"} {
+		st := clusterStatus{Members: []memberStatus{
+			{Name: "m0", Role: "leader", answer: up}, {Name: "m1", Role: "follower", answer: up}, {Name: "m2", Role: "follower", answer: up},
+			{Name: "m3", Role: role, Learner: true},
+		}}
+		st.join()
+		if st.Voters != 3 || st.Answering != 3 || st.Margin != 1 {
+			t.Errorf("with a learner that is %s: %d of %d voters, margin %d", role, st.Answering, st.Voters, st.Margin)
+		}
 	}
 }

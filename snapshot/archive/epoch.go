@@ -91,7 +91,8 @@ func (a *Archive) Epoch(ctx context.Context, n ident.Timeline) (*Epoch, error) {
 }
 
 // TakeEpoch writes an epoch. One that is there already is as good if it is of the
-// same plan with the same successor: ours, of a try that was cut off.
+// same plan with the same successor: ours, of a try that was cut off. A later one
+// has superseded it: then the cluster goes on by that.
 func (a *Archive) TakeEpoch(ctx context.Context, e Epoch) (*Epoch, error) {
 	e.Format, e.Cluster = FormatVersion, a.cluster
 	var err error
@@ -104,6 +105,9 @@ func (a *Archive) TakeEpoch(ctx context.Context, e Epoch) (*Epoch, error) {
 	}
 	_, err = a.store.Put(ctx, a.path(epochName(e.Number)), text, blobstore.Condition{Absent: true})
 	if err == nil {
+		if err := a.IsNewest(ctx, e.Number); err != nil {
+			return nil, err
+		}
 		return &e, nil
 	}
 	if !errors.Is(err, blobstore.ErrCondition) {
@@ -116,7 +120,19 @@ func (a *Archive) TakeEpoch(ctx context.Context, e Epoch) (*Epoch, error) {
 	if there.Plan != e.Plan || there.Successor != e.Successor {
 		return nil, fmt.Errorf("epoch %d was taken at %s by %s, with plan %s, for cluster %s: %w", e.Number, there.Made, there.By, there.Plan, there.Successor, ErrEpochTaken)
 	}
+	if err := a.IsNewest(ctx, e.Number); err != nil {
+		return nil, err
+	}
 	return there, nil
+}
+
+// IsNewest fails with ErrEpochTaken where an epoch has been superseded.
+func (a *Archive) IsNewest(ctx context.Context, n ident.Timeline) error {
+	newest, err := a.NewestEpoch(ctx)
+	if err == nil && newest > n {
+		err = fmt.Errorf("epoch %d was superseded by %d: %w", n, newest, ErrEpochTaken)
+	}
+	return err
 }
 
 // fenceOfOwner tells whether the member that archived last looks for epochs.

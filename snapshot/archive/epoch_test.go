@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/snapshot/blobstore"
 )
@@ -60,6 +61,24 @@ func TestOfOperatorsWhoTakeOneEpochOneWins(t *testing.T) {
 		}
 		if wins != 1 {
 			t.Fatalf("round %d: %d operators won", round, wins)
+		}
+	}
+}
+
+// Whoever comes back to an epoch of theirs that was given up meanwhile loses too.
+func TestAnEpochThatWasSupersededIsNobodys(t *testing.T) {
+	a := openEmpty(t, newMemStore())
+	at := func(n ident.Timeline, operator int) Epoch {
+		e := epochOf(operator)
+		e.Number = n
+		return e
+	}
+	for _, step := range []struct {
+		epoch Epoch
+		wins  bool
+	}{{at(5, 1), true}, {at(5, 1), true}, {at(6, 2), true}, {at(5, 1), false}, {at(4, 3), false}, {at(6, 2), true}} {
+		if _, err := a.TakeEpoch(t.Context(), step.epoch); (err == nil) != step.wins || err != nil && !errors.Is(err, ErrEpochTaken) {
+			t.Errorf("epoch %d of %s: %v", step.epoch.Number, step.epoch.By, err)
 		}
 	}
 }
