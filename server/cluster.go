@@ -94,20 +94,26 @@ func (s *clusterService) MemberList(ctx context.Context, r *pb.MemberListRequest
 func (s *clusterService) MemberPromote(ctx context.Context, r *pb.MemberPromoteRequest) (*pb.MemberPromoteResponse, error) {
 	// The leader carries it out as its own: whether the caller may is decided here,
 	// by users and roles that are not older than the call.
-	if err := s.linearize(ctx); err != nil {
-		return nil, toWire(err)
-	}
-	if err := s.permit(ctx, onlyRoot); err != nil {
-		return nil, toWire(err)
+	allowed := func(ctx context.Context) error {
+		if err := s.linearize(ctx); err != nil {
+			return err
+		}
+		return toWire(s.permit(ctx, onlyRoot)) // A refusal is final: as a status it is not tried again.
 	}
 	id := ident.MemberID(r.ID)
 	err := s.atLeader(ctx, func(ctx context.Context) error {
+		if err := allowed(ctx); err != nil {
+			return err
+		}
 		err := s.promoteHere(ctx, id)
 		if !errors.Is(err, errNotLeader) { // Then another decides, and counts.
 			s.promoted(err)
 		}
 		return err
 	}, func(ctx context.Context, leader ident.MemberID) error {
+		if err := allowed(ctx); err != nil {
+			return err
+		}
 		reply, err := s.transport.Ask(ctx, leader, askPromote, binary.BigEndian.AppendUint64(nil, r.ID))
 		if err != nil {
 			return err
