@@ -42,6 +42,9 @@ var plugins = []struct{ tool, parameter string }{
 // routes says which RPC has which URL, seen from tools/.
 const routes = "../proto/holdfast/gateway.yaml"
 
+// withoutRoutes says which files have no JSON: the scheduler layer's own API.
+func withoutRoutes(file string) bool { return strings.HasPrefix(file, "holdfast/kubepb/") }
+
 // gatewayDir is where the gateway's code goes: clients do not carry it.
 const gatewayDir = "proto/gateway/"
 
@@ -90,8 +93,12 @@ func generate(root string) (map[string][]byte, error) {
 		return nil, err
 	}
 	files := make(map[string][]byte)
+	all := request.FileToGenerate
 	for _, p := range plugins {
-		request.Parameter = proto.String(p.parameter)
+		request.Parameter, request.FileToGenerate = proto.String(p.parameter), all
+		if strings.Contains(p.parameter, routes) {
+			request.FileToGenerate = slices.DeleteFunc(slices.Clone(all), withoutRoutes)
+		}
 		response, err := runPlugin(filepath.Join(root, "tools"), p.tool, request)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", p.tool, err)
