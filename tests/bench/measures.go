@@ -40,6 +40,7 @@ var measures = []measure{
 	{"watch", "1,000 watches of a prefix, 50 puts a second", 1, watches},
 	{"compact-often", "puts by 100 clients while 1 M revisions of 100,000 keys are compacted", 1, compacting(revisionsEach)},
 	{"compact-once", "puts by 100 clients while 1 M revisions of 1 M keys are compacted", 1, compacting(1)},
+	{"lost-quorum", "3 members, all killed under 64 writers, one started again with --force-new-cluster; each trial another survivor", 3, lostQuorum},
 	{"keys", "1 M keys of 64 B with values of 256 B: restart and memory", 1, manyKeys},
 }
 

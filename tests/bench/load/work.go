@@ -86,14 +86,47 @@ func (p *Puts) Done(id int) bool { return p.Limit > 0 && p.clients[id].issued >=
 // ReadBack reads every key of every client from a server and fails when an
 // acknowledged put is missing. It returns the number of keys.
 func (p *Puts) ReadBack(addr string, limit time.Duration) (keys int, err error) {
+	err = p.compare(addr, limit, func(k written) error {
+		if !k.found || k.count < k.least || k.count >= k.sent {
+			return fmt.Errorf("key %s: count %d found (%t), acknowledged up to %d, sent below %d", k.key, k.count, k.found, k.least, k.sent)
+		}
+		keys++
+		return nil
+	})
+	return keys, err
+}
+
+// Missing counts the keys whose last acknowledged put is not there, as after a
+// disaster.
+func (p *Puts) Missing(addr string, limit time.Duration) (missing, keys int, err error) {
+	err = p.compare(addr, limit, func(k written) error {
+		keys++
+		if !k.found || k.count < k.least {
+			missing++
+		}
+		return nil
+	})
+	return missing, keys, err
+}
+
+// written is a key, what its client knows and what the server has.
+type written struct {
+	key         []byte
+	least, sent int // The last acknowledged count, and the first that was not sent.
+	count       int
+	found       bool
+}
+
+// compare calls each with every key that has an acknowledged put.
+func (p *Puts) compare(addr string, limit time.Duration, each func(written) error) error {
 	conn, err := wire.Dial(addr)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer conn.Close()
 	stored, err := p.stored(conn, limit)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	var key []byte
 	for id := range p.clients {
@@ -102,13 +135,12 @@ func (p *Puts) ReadBack(addr string, limit time.Duration) (keys int, err error) 
 			key = p.key(key[:0], id, k)
 			count, ok := stored[string(key)]
 			least := k + (c.acked-1-k)/p.Keys*p.Keys
-			if !ok || count < least || count >= c.issued {
-				return keys, fmt.Errorf("key %s: count %d found (%t), acknowledged up to %d, sent below %d", key, count, ok, least, c.issued)
+			if err := each(written{key: key, least: least, sent: c.issued, count: count, found: ok}); err != nil {
+				return err
 			}
-			keys++
 		}
 	}
-	return keys, nil
+	return nil
 }
 
 // stored reads all keys, page by page.

@@ -143,11 +143,33 @@ func (c *Cluster) Addrs() []string {
 	return addrs
 }
 
-// Kill ends all members as a crash does.
+// Kill ends all members at once, as a crash does.
 func (c *Cluster) Kill() {
+	for _, m := range c.Members {
+		if m.cmd != nil {
+			m.cmd.Process.Kill() // One that has ended is waited for below.
+		}
+	}
 	for _, m := range c.Members {
 		m.Kill()
 	}
+}
+
+// Alone starts one member again as a cluster of its own, the others being lost,
+// and waits until it serves. That is etcd's way; both kinds have the flag.
+func (c *Cluster) Alone(which int) (took time.Duration, err error) {
+	m := c.Members[which]
+	args := m.args
+	defer func() { m.args = args }()
+	m.args = append(slices.Clone(args), "--force-new-cluster")
+	start := time.Now()
+	if err := m.start(); err != nil {
+		return 0, err
+	}
+	if err := m.waitServing(start.Add(startLimit)); err != nil {
+		return 0, fmt.Errorf("%s: %w", c.Kind.Name, err)
+	}
+	return time.Since(start), nil
 }
 
 // Stop ends all members as an operator does.
