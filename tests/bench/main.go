@@ -122,6 +122,7 @@ func (b *bench) chosen() ([]measure, error) {
 
 // measure takes one measure of both kinds. Who begins changes every round.
 func (b *bench) measure(ctx context.Context, r *report, m *measure, kinds []process.Kind, round int) error {
+	kinds = m.kinds(kinds)
 	for turn := range kinds {
 		which := (turn + round) % len(kinds)
 		kind := kinds[which]
@@ -141,6 +142,18 @@ func (b *bench) measure(ctx context.Context, r *report, m *measure, kinds []proc
 		}
 	}
 	return nil
+}
+
+// kinds are what is compared.
+func (m *measure) kinds(kinds []process.Kind) []process.Kind {
+	if m.with == nil {
+		return kinds
+	}
+	with := process.Kind{Name: "holdfast-with", Path: kinds[1].Path}
+	for _, f := range m.with {
+		with.Flags = append(with.Flags, strings.ReplaceAll(f, dirWord, process.Dir))
+	}
+	return []process.Kind{kinds[1], with}
 }
 
 // build makes both programs; a run measures what the tree says now.

@@ -13,10 +13,12 @@ type measure struct {
 	about   string
 	members int
 	take    func(context.Context, *trial) ([]figure, error)
+	with    []string // Flags. Then holdfast is measured beside itself without them.
 }
 
 // Sizes of the questions.
 const (
+	dirWord       = "DIR" // In flags: the folder of the cluster.
 	putKeyBytes   = 32
 	putValueBytes = 256
 	putKeys       = 100_000 // Of all clients; written again and again.
@@ -29,19 +31,22 @@ const (
 )
 
 var measures = []measure{
-	{"put-1", "puts of 256 B, 1 client", 1, puts(1)},
-	{"put-100", "puts of 256 B, 100 clients", 1, puts(100)},
-	{"put-1000", "puts of 256 B, 1,000 clients", 1, puts(1000)},
-	{"get-100", "linearizable gets of 256 B, 100 clients", 1, gets(false)},
-	{"sget-100", "serializable gets of 256 B, 100 clients", 1, gets(true)},
-	{"put3-100", "3 members, puts of 256 B, 100 clients spread over all", 3, puts(100)},
-	{"put3-1000", "3 members, puts of 256 B, 1,000 clients spread over all", 3, puts(1000)},
-	{"range", "ranges of 10,000 keys of 1 KiB, 1 client", 1, ranges},
-	{"watch", "1,000 watches of a prefix, 50 puts a second", 1, watches},
-	{"compact-often", "puts by 100 clients while 1 M revisions of 100,000 keys are compacted", 1, compacting(revisionsEach)},
-	{"compact-once", "puts by 100 clients while 1 M revisions of 1 M keys are compacted", 1, compacting(1)},
-	{"lost-quorum", "3 members, all killed under 64 writers, one started again with --force-new-cluster; each trial another survivor", 3, lostQuorum},
-	{"keys", "1 M keys of 64 B with values of 256 B: restart and memory", 1, manyKeys},
+	{name: "put-1", about: "puts of 256 B, 1 client", members: 1, take: puts(1)},
+	{name: "put-100", about: "puts of 256 B, 100 clients", members: 1, take: puts(100)},
+	{name: "put-1000", about: "puts of 256 B, 1,000 clients", members: 1, take: puts(1000)},
+	{name: "get-100", about: "linearizable gets of 256 B, 100 clients", members: 1, take: gets(false)},
+	{name: "sget-100", about: "serializable gets of 256 B, 100 clients", members: 1, take: gets(true)},
+	{name: "put3-100", about: "3 members, puts of 256 B, 100 clients spread over all", members: 3, take: puts(100)},
+	{name: "put3-1000", about: "3 members, puts of 256 B, 1,000 clients spread over all", members: 3, take: puts(1000)},
+	{name: "range", about: "ranges of 10,000 keys of 1 KiB, 1 client", members: 1, take: ranges},
+	{name: "watch", about: "1,000 watches of a prefix, 50 puts a second", members: 1, take: watches},
+	{name: "compact-often", about: "puts by 100 clients while 1 M revisions of 100,000 keys are compacted", members: 1, take: compacting(revisionsEach)},
+	{name: "compact-once", about: "puts by 100 clients while 1 M revisions of 1 M keys are compacted", members: 1, take: compacting(1)},
+	{name: "lost-quorum", about: "3 members, all killed under 64 writers, one started again with --force-new-cluster; each trial another survivor", members: 3, take: lostQuorum},
+	{name: "keys", about: "1 M keys of 64 B with values of 256 B: restart and memory", members: 1, take: manyKeys},
+	{name: "snapshot", about: "puts by 100 clients while snapshots of 1 M keys (-keys) are taken, one after the other", members: 1, take: snapshots},
+	{name: "archive", about: "puts of 256 B, 100 clients; holdfast without an archive and with one in a folder", members: 1, take: puts(100), with: []string{"--archive-url", "file://" + dirWord + "/archive"}},
+	{name: "archive3", about: "the same with three members", members: 3, take: puts(100), with: []string{"--archive-url", "file://" + dirWord + "/archive"}},
 }
 
 func puts(clients int) func(context.Context, *trial) ([]figure, error) {

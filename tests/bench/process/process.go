@@ -30,9 +30,13 @@ const (
 
 // Kind is a program that can be measured. All take etcd's flags.
 type Kind struct {
-	Name string
-	Path string
+	Name  string
+	Path  string
+	Flags []string // Dir in them is the folder of the cluster.
 }
+
+// Dir stands in flags for the folder of a cluster.
+const Dir = "{dir}"
 
 // Cluster is one or more members of a kind.
 type Cluster struct {
@@ -96,6 +100,9 @@ func New(kind Kind, dir string, n int) (*Cluster, error) {
 				"--initial-cluster", strings.Join(initial, ","), "--enable-pprof",
 			},
 		})
+		for _, f := range kind.Flags {
+			c.Members[i].args = append(c.Members[i].args, strings.ReplaceAll(f, Dir, dir))
+		}
 	}
 	return c, nil
 }

@@ -25,8 +25,18 @@ func Ask(addr, path string, body []byte, limit time.Duration) ([]byte, error) {
 // Ask makes one call and waits for its answer. No other may be under way.
 func (c *Conn) Ask(path string, body []byte) ([]byte, error) {
 	var answer []byte
+	err := c.Stream(path, body, func(b []byte) error { answer = append(answer, b...); return nil })
+	if err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
+
+// Stream makes one call and gives each of its answers to message, until the last.
+// No other may be under way.
+func (c *Conn) Stream(path string, body []byte, message func([]byte) error) error {
 	call := &Call{
-		Message: func(b []byte) error { answer = append(answer, b...); return nil },
+		Message: message,
 		End: func(status int, text string) error {
 			if status != 0 {
 				return fmt.Errorf("%s: status %d: %s", path, status, text)
@@ -35,10 +45,10 @@ func (c *Conn) Ask(path string, body []byte) ([]byte, error) {
 		},
 	}
 	if err := c.Start(path, body, call, false); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.Run(); err != errDone {
-		return nil, err
+		return err
 	}
-	return answer, nil
+	return nil
 }

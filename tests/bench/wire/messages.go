@@ -6,11 +6,12 @@ import (
 
 // Methods that are measured.
 const (
-	Put     = "/etcdserverpb.KV/Put"
-	Range   = "/etcdserverpb.KV/Range"
-	Compact = "/etcdserverpb.KV/Compact"
-	Watch   = "/etcdserverpb.Watch/Watch"
-	Status  = "/etcdserverpb.Maintenance/Status"
+	Put      = "/etcdserverpb.KV/Put"
+	Range    = "/etcdserverpb.KV/Range"
+	Compact  = "/etcdserverpb.KV/Compact"
+	Watch    = "/etcdserverpb.Watch/Watch"
+	Status   = "/etcdserverpb.Maintenance/Status"
+	Snapshot = "/etcdserverpb.Maintenance/Snapshot"
 )
 
 func bytesField(b []byte, n protowire.Number, v []byte) []byte {
