@@ -36,6 +36,7 @@ var table = []layer{
 	{"snapshot/archive", append([]string{"snapshot"}, snapshotMay...)},
 	{"snapshot/recovery", []string{"snapshot/archive", "snapshot", "raftnode/wal"}},
 	{"server/...", []string{"server/...", "snapshot/...", "raftnode/...", "statemachine/...", "mvcc/...", "client/...", "pki"}},
+	{"kube/kubetest", []string{"client/...", "pki", "kube/...", "server/servertest"}}, // Tests stand on a real store.
 	{"kube/...", []string{"client/...", "pki", "kube/..."}},
 	{"cmd/...", []string{"cmd/...", "kube/...", "server/...", "snapshot/...", "raftnode/...", "statemachine/...", "mvcc/...", "client/...", "pki"}},
 }

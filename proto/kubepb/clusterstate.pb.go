@@ -24,7 +24,7 @@ const (
 type Encoding int32
 
 const (
-	Encoding_PROTOBUF Encoding = 0 // As stored: four bytes of magic, then a runtime.Unknown.
+	Encoding_PROTOBUF Encoding = 0 // As stored: four bytes of magic, then a runtime.Unknown, without the resource version.
 	Encoding_JSON     Encoding = 1
 )
 
@@ -2583,6 +2583,92 @@ func (x *NodeUse) GetUse() *Use {
 	return nil
 }
 
+// Ledger is what the pods of one node were promised, stored at
+// /holdfast/ledger/NODE. It changes only in transactions that write such a pod.
+type Ledger struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	CpuMillis      int64                  `protobuf:"varint,1,opt,name=cpu_millis,json=cpuMillis,proto3" json:"cpu_millis,omitempty"`
+	MemoryBytes    int64                  `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	EphemeralBytes int64                  `protobuf:"varint,3,opt,name=ephemeral_bytes,json=ephemeralBytes,proto3" json:"ephemeral_bytes,omitempty"`
+	Pods           int64                  `protobuf:"varint,4,opt,name=pods,proto3" json:"pods,omitempty"`
+	Extended       map[string]int64       `protobuf:"bytes,5,rep,name=extended,proto3" json:"extended,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // "example.com/gpu".
+	HostPorts      []string               `protobuf:"bytes,6,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`                                                         // "TCP/0.0.0.0/80", sorted.
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Ledger) Reset() {
+	*x = Ledger{}
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ledger) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ledger) ProtoMessage() {}
+
+func (x *Ledger) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ledger.ProtoReflect.Descriptor instead.
+func (*Ledger) Descriptor() ([]byte, []int) {
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Ledger) GetCpuMillis() int64 {
+	if x != nil {
+		return x.CpuMillis
+	}
+	return 0
+}
+
+func (x *Ledger) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *Ledger) GetEphemeralBytes() int64 {
+	if x != nil {
+		return x.EphemeralBytes
+	}
+	return 0
+}
+
+func (x *Ledger) GetPods() int64 {
+	if x != nil {
+		return x.Pods
+	}
+	return 0
+}
+
+func (x *Ledger) GetExtended() map[string]int64 {
+	if x != nil {
+		return x.Extended
+	}
+	return nil
+}
+
+func (x *Ledger) GetHostPorts() []string {
+	if x != nil {
+		return x.HostPorts
+	}
+	return nil
+}
+
 var File_holdfast_kubepb_clusterstate_proto protoreflect.FileDescriptor
 
 const file_holdfast_kubepb_clusterstate_proto_rawDesc = "" +
@@ -2785,7 +2871,19 @@ const file_holdfast_kubepb_clusterstate_proto_rawDesc = "" +
 	"\aNodeUse\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04time\x18\x02 \x01(\x03R\x04time\x12\x1d\n" +
-	"\x03use\x18\x03 \x01(\v2\v.kubepb.UseR\x03use*\"\n" +
+	"\x03use\x18\x03 \x01(\v2\v.kubepb.UseR\x03use\"\x9d\x02\n" +
+	"\x06Ledger\x12\x1d\n" +
+	"\n" +
+	"cpu_millis\x18\x01 \x01(\x03R\tcpuMillis\x12!\n" +
+	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x12'\n" +
+	"\x0fephemeral_bytes\x18\x03 \x01(\x03R\x0eephemeralBytes\x12\x12\n" +
+	"\x04pods\x18\x04 \x01(\x03R\x04pods\x128\n" +
+	"\bextended\x18\x05 \x03(\v2\x1c.kubepb.Ledger.ExtendedEntryR\bextended\x12\x1d\n" +
+	"\n" +
+	"host_ports\x18\x06 \x03(\tR\thostPorts\x1a;\n" +
+	"\rExtendedEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01*\"\n" +
 	"\bEncoding\x12\f\n" +
 	"\bPROTOBUF\x10\x00\x12\b\n" +
 	"\x04JSON\x10\x012\xcf\a\n" +
@@ -2821,7 +2919,7 @@ func file_holdfast_kubepb_clusterstate_proto_rawDescGZIP() []byte {
 }
 
 var file_holdfast_kubepb_clusterstate_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_holdfast_kubepb_clusterstate_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_holdfast_kubepb_clusterstate_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_holdfast_kubepb_clusterstate_proto_goTypes = []any{
 	(Encoding)(0),                  // 0: kubepb.Encoding
 	(WatchEvent_Type)(0),           // 1: kubepb.WatchEvent.Type
@@ -2864,8 +2962,10 @@ var file_holdfast_kubepb_clusterstate_proto_goTypes = []any{
 	(*UsageRequest)(nil),           // 38: kubepb.UsageRequest
 	(*UsageResponse)(nil),          // 39: kubepb.UsageResponse
 	(*NodeUse)(nil),                // 40: kubepb.NodeUse
-	nil,                            // 41: kubepb.Score.PluginsEntry
-	nil,                            // 42: kubepb.PodUse.ContainersEntry
+	(*Ledger)(nil),                 // 41: kubepb.Ledger
+	nil,                            // 42: kubepb.Score.PluginsEntry
+	nil,                            // 43: kubepb.PodUse.ContainersEntry
+	nil,                            // 44: kubepb.Ledger.ExtendedEntry
 }
 var file_holdfast_kubepb_clusterstate_proto_depIdxs = []int32{
 	0,  // 0: kubepb.Object.encoding:type_name -> kubepb.Encoding
@@ -2903,53 +3003,54 @@ var file_holdfast_kubepb_clusterstate_proto_depIdxs = []int32{
 	31, // 32: kubepb.ExplainResponse.decisions:type_name -> kubepb.Decision
 	32, // 33: kubepb.Decision.reasons:type_name -> kubepb.Reason
 	33, // 34: kubepb.Decision.scores:type_name -> kubepb.Score
-	41, // 35: kubepb.Score.plugins:type_name -> kubepb.Score.PluginsEntry
+	42, // 35: kubepb.Score.plugins:type_name -> kubepb.Score.PluginsEntry
 	36, // 36: kubepb.SampleRequest.use:type_name -> kubepb.Use
 	37, // 37: kubepb.SampleRequest.pods:type_name -> kubepb.PodUse
-	42, // 38: kubepb.PodUse.containers:type_name -> kubepb.PodUse.ContainersEntry
+	43, // 38: kubepb.PodUse.containers:type_name -> kubepb.PodUse.ContainersEntry
 	40, // 39: kubepb.UsageResponse.nodes:type_name -> kubepb.NodeUse
 	37, // 40: kubepb.UsageResponse.pods:type_name -> kubepb.PodUse
 	36, // 41: kubepb.NodeUse.use:type_name -> kubepb.Use
-	36, // 42: kubepb.PodUse.ContainersEntry.value:type_name -> kubepb.Use
-	9,  // 43: kubepb.ClusterState.Get:input_type -> kubepb.GetRequest
-	10, // 44: kubepb.ClusterState.List:input_type -> kubepb.ListRequest
-	12, // 45: kubepb.ClusterState.Watch:input_type -> kubepb.WatchRequest
-	15, // 46: kubepb.ClusterState.Create:input_type -> kubepb.CreateRequest
-	16, // 47: kubepb.ClusterState.Update:input_type -> kubepb.UpdateRequest
-	16, // 48: kubepb.ClusterState.UpdateStatus:input_type -> kubepb.UpdateRequest
-	17, // 49: kubepb.ClusterState.Patch:input_type -> kubepb.PatchRequest
-	18, // 50: kubepb.ClusterState.Delete:input_type -> kubepb.DeleteRequest
-	20, // 51: kubepb.ClusterState.Bind:input_type -> kubepb.BindRequest
-	21, // 52: kubepb.ClusterState.Scale:input_type -> kubepb.ScaleRequest
-	23, // 53: kubepb.ClusterState.Evict:input_type -> kubepb.EvictRequest
-	24, // 54: kubepb.ClusterState.Heartbeat:input_type -> kubepb.HeartbeatRequest
-	26, // 55: kubepb.ClusterState.Bootstrap:input_type -> kubepb.BootstrapRequest
-	27, // 56: kubepb.ClusterState.SignRequest:input_type -> kubepb.SignRequestRequest
-	29, // 57: kubepb.ClusterState.Explain:input_type -> kubepb.ExplainRequest
-	34, // 58: kubepb.ClusterState.Sample:input_type -> kubepb.SampleRequest
-	38, // 59: kubepb.ClusterState.Usage:input_type -> kubepb.UsageRequest
-	4,  // 60: kubepb.ClusterState.Get:output_type -> kubepb.Object
-	11, // 61: kubepb.ClusterState.List:output_type -> kubepb.ListResponse
-	14, // 62: kubepb.ClusterState.Watch:output_type -> kubepb.WatchResponse
-	19, // 63: kubepb.ClusterState.Create:output_type -> kubepb.WriteResponse
-	19, // 64: kubepb.ClusterState.Update:output_type -> kubepb.WriteResponse
-	19, // 65: kubepb.ClusterState.UpdateStatus:output_type -> kubepb.WriteResponse
-	19, // 66: kubepb.ClusterState.Patch:output_type -> kubepb.WriteResponse
-	19, // 67: kubepb.ClusterState.Delete:output_type -> kubepb.WriteResponse
-	19, // 68: kubepb.ClusterState.Bind:output_type -> kubepb.WriteResponse
-	22, // 69: kubepb.ClusterState.Scale:output_type -> kubepb.ScaleResponse
-	19, // 70: kubepb.ClusterState.Evict:output_type -> kubepb.WriteResponse
-	25, // 71: kubepb.ClusterState.Heartbeat:output_type -> kubepb.HeartbeatResponse
-	28, // 72: kubepb.ClusterState.Bootstrap:output_type -> kubepb.SignResponse
-	28, // 73: kubepb.ClusterState.SignRequest:output_type -> kubepb.SignResponse
-	30, // 74: kubepb.ClusterState.Explain:output_type -> kubepb.ExplainResponse
-	35, // 75: kubepb.ClusterState.Sample:output_type -> kubepb.SampleResponse
-	39, // 76: kubepb.ClusterState.Usage:output_type -> kubepb.UsageResponse
-	60, // [60:77] is the sub-list for method output_type
-	43, // [43:60] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	44, // 42: kubepb.Ledger.extended:type_name -> kubepb.Ledger.ExtendedEntry
+	36, // 43: kubepb.PodUse.ContainersEntry.value:type_name -> kubepb.Use
+	9,  // 44: kubepb.ClusterState.Get:input_type -> kubepb.GetRequest
+	10, // 45: kubepb.ClusterState.List:input_type -> kubepb.ListRequest
+	12, // 46: kubepb.ClusterState.Watch:input_type -> kubepb.WatchRequest
+	15, // 47: kubepb.ClusterState.Create:input_type -> kubepb.CreateRequest
+	16, // 48: kubepb.ClusterState.Update:input_type -> kubepb.UpdateRequest
+	16, // 49: kubepb.ClusterState.UpdateStatus:input_type -> kubepb.UpdateRequest
+	17, // 50: kubepb.ClusterState.Patch:input_type -> kubepb.PatchRequest
+	18, // 51: kubepb.ClusterState.Delete:input_type -> kubepb.DeleteRequest
+	20, // 52: kubepb.ClusterState.Bind:input_type -> kubepb.BindRequest
+	21, // 53: kubepb.ClusterState.Scale:input_type -> kubepb.ScaleRequest
+	23, // 54: kubepb.ClusterState.Evict:input_type -> kubepb.EvictRequest
+	24, // 55: kubepb.ClusterState.Heartbeat:input_type -> kubepb.HeartbeatRequest
+	26, // 56: kubepb.ClusterState.Bootstrap:input_type -> kubepb.BootstrapRequest
+	27, // 57: kubepb.ClusterState.SignRequest:input_type -> kubepb.SignRequestRequest
+	29, // 58: kubepb.ClusterState.Explain:input_type -> kubepb.ExplainRequest
+	34, // 59: kubepb.ClusterState.Sample:input_type -> kubepb.SampleRequest
+	38, // 60: kubepb.ClusterState.Usage:input_type -> kubepb.UsageRequest
+	4,  // 61: kubepb.ClusterState.Get:output_type -> kubepb.Object
+	11, // 62: kubepb.ClusterState.List:output_type -> kubepb.ListResponse
+	14, // 63: kubepb.ClusterState.Watch:output_type -> kubepb.WatchResponse
+	19, // 64: kubepb.ClusterState.Create:output_type -> kubepb.WriteResponse
+	19, // 65: kubepb.ClusterState.Update:output_type -> kubepb.WriteResponse
+	19, // 66: kubepb.ClusterState.UpdateStatus:output_type -> kubepb.WriteResponse
+	19, // 67: kubepb.ClusterState.Patch:output_type -> kubepb.WriteResponse
+	19, // 68: kubepb.ClusterState.Delete:output_type -> kubepb.WriteResponse
+	19, // 69: kubepb.ClusterState.Bind:output_type -> kubepb.WriteResponse
+	22, // 70: kubepb.ClusterState.Scale:output_type -> kubepb.ScaleResponse
+	19, // 71: kubepb.ClusterState.Evict:output_type -> kubepb.WriteResponse
+	25, // 72: kubepb.ClusterState.Heartbeat:output_type -> kubepb.HeartbeatResponse
+	28, // 73: kubepb.ClusterState.Bootstrap:output_type -> kubepb.SignResponse
+	28, // 74: kubepb.ClusterState.SignRequest:output_type -> kubepb.SignResponse
+	30, // 75: kubepb.ClusterState.Explain:output_type -> kubepb.ExplainResponse
+	35, // 76: kubepb.ClusterState.Sample:output_type -> kubepb.SampleResponse
+	39, // 77: kubepb.ClusterState.Usage:output_type -> kubepb.UsageResponse
+	61, // [61:78] is the sub-list for method output_type
+	44, // [44:61] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_holdfast_kubepb_clusterstate_proto_init() }
@@ -2963,7 +3064,7 @@ func file_holdfast_kubepb_clusterstate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_kubepb_clusterstate_proto_rawDesc), len(file_holdfast_kubepb_clusterstate_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   39,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1,0 +1,116 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
+
+	"github.com/holdfast-db/holdfast/kube/api"
+)
+
+// admit fills in what a new object gets from others, before it is checked. The lease
+// is the store's that the object ends with; 0: it stays.
+func (a *attempt) admit(_ context.Context, k *api.Kind, o api.Object) (lease int64, err error) {
+	switch o := o.(type) {
+	case *corev1.Pod:
+		o.Status.Phase = corev1.PodPending
+		return 0, a.prioritize(o)
+	case *corev1.Namespace:
+		o.Spec.Finalizers = []corev1.FinalizerName{corev1.FinalizerKubernetes}
+		o.Status.Phase = corev1.NamespaceActive
+	case *corev1.Secret:
+		takeStrings(o)
+	}
+	return 0, nil
+}
+
+// admitChange does the same for a change.
+func (a *attempt) admitChange(_ context.Context, k *api.Kind, old, o api.Object) (lease int64, err error) {
+	switch o := o.(type) {
+	case *corev1.Secret:
+		takeStrings(o)
+	}
+	return 0, nil
+}
+
+// takeStrings makes data of what a person wrote as text.
+func takeStrings(s *corev1.Secret) {
+	if len(s.StringData) == 0 {
+		return
+	}
+	if s.Data == nil {
+		s.Data = map[string][]byte{}
+	}
+	for _, k := range slices.Sorted(maps.Keys(s.StringData)) {
+		s.Data[k] = []byte(s.StringData[k])
+	}
+	s.StringData = nil
+}
+
+// Priorities that exist without an object.
+var builtinPriorities = map[string]int32{"system-cluster-critical": 2000000000, "system-node-critical": 2000001000}
+
+// prioritize gives a pod the number of its priority class.
+func (a *attempt) prioritize(p *corev1.Pod) error {
+	var value int32
+	var policy *corev1.PreemptionPolicy
+	switch name := p.Spec.PriorityClassName; {
+	case name == "":
+		class := a.service.cache.defaultPriority()
+		if class != nil {
+			p.Spec.PriorityClassName, value, policy = class.Name, class.Value, class.PreemptionPolicy
+		}
+	case builtinPriorities[name] != 0:
+		value = builtinPriorities[name]
+	default:
+		if !plainName(name) {
+			return invalid("spec.priorityClassName: %q is no name", shorten(name))
+		}
+		o, _, err := a.object(api.Priority, "", name)
+		if err != nil {
+			return err
+		}
+		if o == nil {
+			return invalid("spec.priorityClassName: there is no PriorityClass %q", name)
+		}
+		class := o.(*schedulingv1.PriorityClass)
+		value, policy = class.Value, class.PreemptionPolicy
+	}
+	if p.Spec.Priority != nil && *p.Spec.Priority != value {
+		return invalid("spec.priority: it is %d, and the priority class gives %d; leave it out", *p.Spec.Priority, value)
+	}
+	p.Spec.Priority = &value
+	if p.Spec.PreemptionPolicy == nil && policy != nil {
+		p.Spec.PreemptionPolicy = policy
+	}
+	return nil
+}
+
+// defaultPriority is the class of pods that name none. Nil: there is none.
+func (c *cache) defaultPriority() *schedulingv1.PriorityClass {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var best *schedulingv1.PriorityClass
+	for _, e := range c.mu.shelves[api.Priority].sorted {
+		class, ok := e.object.(*schedulingv1.PriorityClass)
+		if ok && class.GlobalDefault && (best == nil || class.Value < best.Value) {
+			best = class
+		}
+	}
+	return best
+}
+
+// checkRanges says what is wrong with the ranges of addresses.
+func checkRanges(c *Config) error {
+	if !c.ServiceRange.Addr().Is4() || c.ServiceRange.Bits() > 28 {
+		return fmt.Errorf("service range %v: it is an IPv4 range of at least 16 addresses", c.ServiceRange)
+	}
+	if !c.PodRange.Addr().Is4() || c.SubnetBits <= c.PodRange.Bits() || c.SubnetBits > 30 {
+		return fmt.Errorf("pod range %v: it is an IPv4 range, and subnets of /%d are parts of it", c.PodRange, c.SubnetBits)
+	}
+	return nil
+}

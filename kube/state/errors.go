@@ -1,0 +1,76 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/holdfast-db/holdfast/client"
+	"github.com/holdfast-db/holdfast/kube/api"
+	"github.com/holdfast-db/holdfast/kube/auth"
+)
+
+// Errors of the service. toWire gives each its code.
+var (
+	errNotFound = errors.New("not found")
+	errExists   = errors.New("exists already")
+	errConflict = errors.New("changed meanwhile")
+	errGuard    = errors.New("does not hold")
+	errInvalid  = errors.New("invalid")
+	errExpired  = errors.New("expired: list anew")
+	errFull     = errors.New("no room")
+	errNotHere  = errors.New("not available here")
+	errBehind   = errors.New("the cache has not come so far yet: try again")
+)
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), errInvalid)
+}
+
+var wire = []struct {
+	is   error
+	code codes.Code
+}{
+	{errNotFound, codes.NotFound},
+	{errExists, codes.AlreadyExists},
+	{errConflict, codes.Aborted},
+	{errGuard, codes.FailedPrecondition},
+	{errInvalid, codes.InvalidArgument},
+	{api.ErrKind, codes.InvalidArgument},
+	{errExpired, codes.OutOfRange},
+	{client.ErrCompacted, codes.OutOfRange},
+	{errFull, codes.ResourceExhausted},
+	{errNotHere, codes.Unimplemented},
+	{errBehind, codes.Unavailable},
+	{auth.ErrNoIdentity, codes.Unauthenticated},
+	{api.ErrEncoding, codes.DataLoss},
+	{client.ErrUnknownOutcome, codes.Unavailable},
+	{client.ErrClosed, codes.Unavailable},
+	{client.ErrRequestTooLarge, codes.InvalidArgument},
+	{client.ErrNoSpace, codes.ResourceExhausted},
+	{context.Canceled, codes.Canceled},
+	{context.DeadlineExceeded, codes.DeadlineExceeded},
+}
+
+// toWire gives an error its code.
+func toWire(err error) error {
+	if err == nil {
+		return nil
+	}
+	var denied *auth.Denied
+	if errors.As(err, &denied) {
+		return status.Error(codes.PermissionDenied, err.Error())
+	}
+	for _, row := range wire {
+		if errors.Is(err, row.is) {
+			return status.Error(row.code, err.Error())
+		}
+	}
+	if st, ok := status.FromError(err); ok {
+		return st.Err()
+	}
+	return status.Error(codes.Unavailable, "store: "+err.Error())
+}

@@ -1,0 +1,200 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/holdfast-db/holdfast/client"
+	"github.com/holdfast-db/holdfast/kube/api"
+	"github.com/holdfast-db/holdfast/proto/mvccpb"
+)
+
+// The keys of the layer lie between these. What else lies there is passed over.
+const (
+	keysFirst  = "/holdfast/"
+	keysEnd    = "/registry0" // After all that begins with /registry/.
+	plainKeys  = "/holdfast/"
+	objectKeys = "/registry/"
+)
+
+// follow fills the cache and keeps it so until ctx ends.
+func (s *Service) follow(ctx context.Context) error {
+	for ctx.Err() == nil {
+		revision, err := s.fill(ctx)
+		if err == nil {
+			err = s.watchStore(ctx, revision)
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.log.Warn("the store's keys are read anew", "error", err)
+		select {
+		case <-s.clock.After(relistDelay):
+		case <-ctx.Done():
+		}
+	}
+	return ctx.Err()
+}
+
+// fill reads all keys as of one revision. Watches of before do not know what
+// happened meanwhile: they expire.
+func (s *Service) fill(ctx context.Context) (int64, error) {
+	var all []*mvccpb.KeyValue
+	get := client.Get{Range: client.Between(keysFirst, keysEnd), Limit: listPageKeys}
+	for {
+		r, err := s.store.Get(ctx, get)
+		if err != nil {
+			return 0, fmt.Errorf("list: %w", err)
+		}
+		if get.Revision == 0 {
+			get.Revision = r.Header.Revision
+		}
+		all = append(all, r.Kvs...)
+		if !r.More || len(r.Kvs) == 0 {
+			break
+		}
+		get.Key = string(r.Kvs[len(r.Kvs)-1].Key) + "\x00"
+	}
+	entries := make([]*entry, len(all))
+	for i, kv := range all {
+		entries[i] = s.entryOf(kv)
+	}
+	s.cache.replace(all, entries, get.Revision)
+	return get.Revision, nil
+}
+
+// entryOf is nil for a key that is no object. One that cannot be read is left out,
+// so that one bad value does not stop a cluster; whoever asks for it is told.
+func (s *Service) entryOf(kv *mvccpb.KeyValue) *entry {
+	k := kindOfKey(string(kv.Key))
+	if k == nil {
+		return nil
+	}
+	e, err := newEntry(k, kv)
+	if err != nil {
+		s.log.Error("an object in the store cannot be read; delete its key or restore it", "kind", k.Name, "revision", kv.ModRevision, "error", err)
+		return nil
+	}
+	return e
+}
+
+// watchStore applies what happens after a revision.
+func (s *Service) watchStore(ctx context.Context, revision int64) error {
+	w := s.store.Watch(ctx, client.Watch{Range: client.Between(keysFirst, keysEnd), Revision: revision + 1, Progress: true})
+	s.setWatcher(w)
+	defer func() {
+		s.setWatcher(nil)
+		w.Cancel()
+		for range w.Reports() { // Ends at once.
+		}
+	}()
+	for r := range w.Reports() {
+		upTo := r.Header.GetRevision()
+		changes := make([]change, 0, len(r.Events))
+		for _, e := range r.Events {
+			kv := e.Kv
+			upTo = kv.ModRevision // More of what the header tells may follow.
+			c := change{kv: kv, deleted: e.Type == mvccpb.Event_DELETE}
+			if !c.deleted {
+				kv.Value = append([]byte(nil), kv.Value...) // It lies in the buffer of all events.
+				c.entry = s.entryOf(kv)
+			}
+			changes = append(changes, c)
+		}
+		s.cache.apply(changes, upTo)
+	}
+	if err := w.Err(); err != nil {
+		return fmt.Errorf("watch: %w", err)
+	}
+	return errors.New("watch: it ended")
+}
+
+// change is what happened to one key.
+type change struct {
+	kv      *mvccpb.KeyValue
+	entry   *entry // Nil: deleted, or no object.
+	deleted bool
+}
+
+// replace makes the cache what a list says.
+func (c *cache) replace(all []*mvccpb.KeyValue, entries []*entry, revision int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, k := range api.Kinds {
+		c.mu.shelves[k].crowd.expire()
+		c.mu.shelves[k] = newShelf(k)
+		c.mu.shelves[k].ring.floor = revision
+	}
+	clear(c.mu.plain)
+	clear(c.mu.written)
+	for i, kv := range all {
+		switch {
+		case entries[i] != nil:
+			c.mu.shelves[entries[i].kind].put(entries[i])
+		case strings.HasPrefix(string(kv.Key), plainKeys):
+			c.mu.plain[string(kv.Key)] = kv
+		}
+	}
+	c.advanceLocked(revision)
+}
+
+// apply takes changes in, in order, and tells who watches.
+func (c *cache) apply(changes []change, revision int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range changes {
+		ch := &changes[i]
+		key := string(ch.kv.Key)
+		if w, ok := c.mu.written[key]; ok && w.revision <= ch.kv.ModRevision {
+			delete(c.mu.written, key)
+		}
+		if strings.HasPrefix(key, plainKeys) {
+			if ch.deleted {
+				delete(c.mu.plain, key)
+			} else {
+				c.mu.plain[key] = ch.kv
+			}
+			continue
+		}
+		if k := kindOfKey(key); k != nil {
+			c.mu.shelves[k].change(key, ch)
+		}
+	}
+	c.advanceLocked(revision)
+}
+
+func (c *cache) advanceLocked(revision int64) {
+	if revision > c.mu.revision {
+		c.mu.revision = revision
+		close(c.mu.advanced)
+		c.mu.advanced = make(chan struct{})
+	}
+}
+
+// change takes one change in. An object that cannot be read is as one that is gone.
+func (s *shelf) change(key string, ch *change) {
+	e := &event{revision: ch.kv.ModRevision, new: ch.entry}
+	if ch.entry != nil {
+		e.old = s.put(ch.entry)
+	} else {
+		e.old = s.remove(key)
+	}
+	if e.old == nil && e.new == nil {
+		return
+	}
+	if e.new == nil {
+		e.last = e.old.at(e.revision)
+	}
+	s.ring.add(e)
+	s.crowd.tell(e)
+}
+
+// at is the same object as it is told when it is deleted.
+func (e *entry) at(revision int64) *entry {
+	return &entry{
+		kind: e.kind, key: e.key, namespace: e.namespace, name: e.name, revision: revision,
+		stored: e.stored, labels: e.labels, fields: e.fields, names: e.names, object: e.object,
+	}
+}

@@ -1,0 +1,144 @@
+package state
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/holdfast-db/holdfast/client"
+	"github.com/holdfast-db/holdfast/internal/clock"
+)
+
+// barrier asks the store how far it is, once for all who ask at the same time.
+type barrier struct {
+	mu struct {
+		sync.Mutex
+		current *round // The latest that has begun.
+		next    *round // That has not begun: who comes now may join.
+	}
+}
+
+// round is one question to the store.
+type round struct {
+	done     chan struct{}
+	revision int64
+	err      error
+}
+
+// now returns a revision that includes all that happened before the call.
+func (b *barrier) now(ctx context.Context, ask func() (int64, error)) (int64, error) {
+	b.mu.Lock()
+	r := b.mu.next
+	if r == nil {
+		r = &round{done: make(chan struct{})}
+		b.mu.next = r
+	} else {
+		b.mu.Unlock() // Somebody asks for both once the round under way is over.
+		return r.wait(ctx, ask)
+	}
+	before := b.mu.current
+	b.mu.Unlock()
+	if before != nil {
+		<-before.done // Its asker's context ends it.
+	}
+	b.mu.Lock()
+	b.mu.current, b.mu.next = r, nil
+	b.mu.Unlock()
+	r.revision, r.err = ask()
+	close(r.done)
+	return r.revision, r.err
+}
+
+func (r *round) wait(ctx context.Context, ask func() (int64, error)) (int64, error) {
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+	if r.err != nil {
+		return ask() // Another's failure need not be ours.
+	}
+	return r.revision, nil
+}
+
+// fresh waits until the cache has all that happened before the call, and returns
+// the revision that it has come to at least.
+func (s *Service) fresh(ctx context.Context) (int64, error) {
+	revision, err := s.barrier.now(ctx, func() (int64, error) {
+		r, err := s.store.Get(ctx, client.Get{Range: client.One(keysFirst), CountOnly: true})
+		if err != nil {
+			return 0, err
+		}
+		return r.Header.Revision, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return revision, s.reach(ctx, revision)
+}
+
+// reach waits until the cache has come to a revision.
+func (s *Service) reach(ctx context.Context, revision int64) error {
+	return s.cache.wait(ctx, s.clock, revision, s.askProgress)
+}
+
+// askProgress has the store say how far the watch is: what was written may be none
+// of our keys.
+func (s *Service) askProgress() {
+	s.upstream.Lock()
+	w := s.upstream.watcher
+	s.upstream.Unlock()
+	if w != nil {
+		_ = w.RequestProgress() // It is asked again, or a new watch says more.
+	}
+}
+
+func (s *Service) setWatcher(w *client.Watcher) {
+	s.upstream.Lock()
+	s.upstream.watcher = w
+	s.upstream.Unlock()
+}
+
+// wait returns when the cache has come to a revision. It calls ask while it waits.
+func (c *cache) wait(ctx context.Context, clk clock.Clock, revision int64, ask func()) error {
+	start := clk.Mono()
+	for {
+		c.mu.RLock()
+		at, advanced, closed := c.mu.revision, c.mu.advanced, c.mu.closed
+		c.mu.RUnlock()
+		switch {
+		case closed:
+			return client.ErrClosed
+		case at >= revision:
+			return nil
+		case clk.Mono()-start > patienceMax:
+			return errBehind
+		}
+		ask()
+		retry := progressRetry
+		if at == 0 {
+			retry = time.Second
+		}
+		select {
+		case <-advanced:
+		case <-clk.After(retry):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// close wakes all who wait, and ends all watches.
+func (c *cache) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.closed {
+		return
+	}
+	c.mu.closed = true
+	close(c.mu.advanced)
+	c.mu.advanced = make(chan struct{})
+	for _, shelf := range c.mu.shelves { //tidy:ordered each has its own crowd
+		shelf.crowd.expire()
+	}
+}

@@ -1,0 +1,57 @@
+package state
+
+import "time"
+
+const (
+	// writeTriesMax is how often a write is decided anew because others were faster.
+	// Each loss means that another write of the same keys won.
+	writeTriesMax = 64
+
+	// readsMax keys that one write may depend on: what a transaction of the store
+	// can compare and, in vain, read.
+	readsMax = 100
+
+	// guardsMax of one request: the rest of readsMax is the server's own.
+	guardsMax = 16
+
+	// patienceMax is how long a read waits for the cache. Two timeouts of the store.
+	patienceMax = 15 * time.Second
+
+	// progressRetry is how often the store is asked again how far a watch is, while
+	// it catches up.
+	progressRetry = 10 * time.Millisecond
+
+	// listPageKeys are read at a time when the cache fills and for the rest of a list.
+	listPageKeys = 2000
+
+	// relistDelay is between attempts to fill the cache.
+	relistDelay = 500 * time.Millisecond
+
+	// eventsKept per kind, for watches that begin in the past; and their bytes.
+	eventsKept      = 16 << 10
+	eventsKeptBytes = 64 << 20
+
+	// watchQueueMax events may wait for one watcher before its watch expires.
+	watchQueueMax = 16 << 10
+
+	// watchBatchEvents and watchBatchBytes go out in one message.
+	watchBatchEvents = 500
+	watchBatchBytes  = 1 << 20
+
+	// bookmarkInterval is how often an idle watch is told how far it is.
+	bookmarkInterval = 10 * time.Second
+
+	// objectBytesMax of one object: what one request of the store may be, less what
+	// else is in the transaction.
+	objectBytesMax = 1 << 20
+
+	// nameBytesMax of an object, as a DNS name; generatedBytes of them are drawn.
+	nameBytesMax   = 253
+	generatedBytes = 5
+
+	// selectorBytesMax of a label or field selector.
+	selectorBytesMax = 16 << 10
+
+	// graceMax seconds, a year: more would overflow nothing, and mean nothing.
+	graceMax = 365 * 24 * 3600
+)

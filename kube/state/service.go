@@ -1,0 +1,137 @@
+package state
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509/pkix"
+	"errors"
+	"io"
+	"net/netip"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/holdfast-db/holdfast/client"
+	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/task"
+	"github.com/holdfast-db/holdfast/proto/kubepb"
+)
+
+// Authority signs certificates.
+type Authority interface {
+	// Bootstrap signs the first certificate of a node against a join token.
+	Bootstrap(ctx context.Context, token, node string, csr []byte) (cert, roots []byte, err error)
+	// Sign signs the next certificate of who asks, whose subject it gets.
+	Sign(ctx context.Context, subject pkix.Name, csr []byte, profile string) (cert, roots []byte, err error)
+}
+
+// Explainer says why a pod is where it is: the scheduler.
+type Explainer interface {
+	Explain(ctx context.Context, pod *kubepb.Ref) (*kubepb.ExplainResponse, error)
+}
+
+// Config says what a Service stands on. Store and Logger are required.
+type Config struct {
+	Store  *client.Client
+	Logger hclog.Logger
+
+	// Clock stamps objects and paces retries. Default: the machine's.
+	Clock clock.Clock
+
+	// Random is where uids and generated names come from. Default: the system's.
+	Random io.Reader
+
+	// Authority signs. Nil: Bootstrap and SignRequest answer that it is not here.
+	Authority Authority
+
+	// Explainer is asked by Explain. Nil: that answers that it is not here.
+	Explainer Explainer
+
+	// Timeline tells the store's timeline, which is another after a restore. Nil:
+	// it is not known, and answers say 0.
+	Timeline func() uint64
+
+	// ServiceRange is where the addresses of services come from.
+	// Default 10.96.0.0/16.
+	ServiceRange netip.Prefix
+
+	// PodRange is cut into one subnet of SubnetBits for each node.
+	// Default 10.244.0.0/16, and 24.
+	PodRange   netip.Prefix
+	SubnetBits int
+}
+
+func (c *Config) setDefaults() error {
+	var wrong []error
+	if c.Store == nil {
+		wrong = append(wrong, errors.New("no Store"))
+	}
+	if c.Logger == nil {
+		wrong = append(wrong, errors.New("no Logger"))
+	}
+	if c.Clock == nil {
+		c.Clock = clock.Real()
+	}
+	if c.Random == nil {
+		c.Random = rand.Reader
+	}
+	if !c.ServiceRange.IsValid() {
+		c.ServiceRange = netip.MustParsePrefix("10.96.0.0/16")
+	}
+	if !c.PodRange.IsValid() {
+		c.PodRange = netip.MustParsePrefix("10.244.0.0/16")
+	}
+	if c.SubnetBits == 0 {
+		c.SubnetBits = 24
+	}
+	if err := checkRanges(c); err != nil {
+		wrong = append(wrong, err)
+	}
+	return errors.Join(wrong...)
+}
+
+// Service implements kubepb.ClusterStateServer. It is safe for use by many.
+type Service struct {
+	kubepb.UnimplementedClusterStateServer
+
+	cfg   Config
+	store *client.Client
+	log   hclog.Logger
+	clock clock.Clock
+	cache *cache
+	tasks *task.Group
+
+	barrier barrier
+
+	random struct {
+		sync.Mutex
+		from io.Reader
+	}
+
+	upstream struct { // The watch that fills the cache.
+		sync.Mutex
+		watcher *client.Watcher // Nil between two.
+	}
+}
+
+// New returns a service, which reads the store in the background: calls wait for it.
+func New(cfg Config) (*Service, error) {
+	if err := cfg.setDefaults(); err != nil {
+		return nil, err
+	}
+	s := &Service{cfg: cfg, store: cfg.Store, log: cfg.Logger, clock: cfg.Clock, cache: newCache(), tasks: task.New(context.Background())}
+	s.random.from = cfg.Random
+	s.tasks.Go("cluster state cache", s.follow)
+	return s, nil
+}
+
+// Ready returns once the cache is filled.
+func (s *Service) Ready(ctx context.Context) error { return s.cache.wait(ctx, s.clock, 1, func() {}) }
+
+// Close ends watches and waits for what runs in the background. The store's client
+// stays open.
+func (s *Service) Close() error {
+	s.tasks.Stop()
+	s.cache.close()
+	return s.tasks.Wait()
+}

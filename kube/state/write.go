@@ -1,0 +1,364 @@
+package state
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-db/holdfast/kube/api"
+	"github.com/holdfast-db/holdfast/kube/auth"
+	"github.com/holdfast-db/holdfast/proto/kubepb"
+)
+
+// Create implements kubepb.ClusterStateServer.
+func (s *Service) Create(ctx context.Context, r *kubepb.CreateRequest) (*kubepb.WriteResponse, error) {
+	answer, err := s.create(ctx, r)
+	return answer, toWire(err)
+}
+
+func (s *Service) create(ctx context.Context, r *kubepb.CreateRequest) (*kubepb.WriteResponse, error) {
+	k, asked, version, err := received(r.GetObject())
+	if err != nil {
+		return nil, err
+	}
+	if version != 0 {
+		return nil, invalid("resource version: a new object has none")
+	}
+	if p := r.Preconditions; p.GetUid() != "" || p.GetResourceVersion() != 0 {
+		return nil, invalid("preconditions: a new object has neither uid nor resource version")
+	}
+	if asked.GetName() != "" {
+		err = checkPlace(k, asked.GetNamespace(), asked.GetName())
+	} else {
+		err = checkPlace(k, asked.GetNamespace(), asked.GetGenerateName())
+	}
+	if err != nil {
+		return nil, err
+	}
+	var made api.Object
+	revision, a, err := s.write(ctx, r.Preconditions, r.DryRun, func(a *attempt) error {
+		made = asked.DeepCopyObject().(api.Object)
+		return a.create(ctx, k, made)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return respond(k, made, revision, r.Object.Encoding, a)
+}
+
+// create decides a creation.
+func (a *attempt) create(ctx context.Context, k *api.Kind, o api.Object) error {
+	s := a.service
+	if o.GetName() == "" {
+		name, err := s.generate(o.GetGenerateName())
+		if err != nil {
+			return err
+		}
+		o.SetName(name)
+	}
+	if err := a.begin(o); err != nil {
+		return err
+	}
+	if k.HasStatus && k != api.Node {
+		copyPart(o, k.New(), "Status")
+	}
+	setDefaults(o)
+	err := a.authorize(&auth.Request{Verb: auth.Create, Kind: k, Namespace: o.GetNamespace(), Name: o.GetName(), New: o})
+	if err != nil {
+		return err
+	}
+	lease, err := a.admit(ctx, k, o)
+	if err != nil {
+		return err
+	}
+	if err := validate(o); err != nil {
+		return err
+	}
+	a.warnings = warnings(o)
+	if kv := a.read(k.Key(o.GetNamespace(), o.GetName())); kv != nil {
+		return fmt.Errorf("%s %s: %w", k.Name, full(o.GetNamespace(), o.GetName()), errExists)
+	}
+	if err := a.inNamespace(k, o.GetNamespace()); err != nil {
+		return err
+	}
+	if p, ok := o.(*corev1.Pod); ok {
+		if err := a.settle(nil, p); err != nil {
+			return err
+		}
+	}
+	return a.put(k, o, lease)
+}
+
+// inNamespace refuses what is created in a namespace that is not there, or ends.
+func (a *attempt) inNamespace(k *api.Kind, namespace string) error {
+	if !k.Namespaced {
+		return nil
+	}
+	o, _, err := a.object(api.Namespace, "", namespace)
+	if err != nil {
+		return err
+	}
+	if o == nil {
+		return fmt.Errorf("namespace %s: %w", namespace, errNotFound)
+	}
+	if o.GetDeletionTimestamp() != nil {
+		return fmt.Errorf("namespace %s is being deleted: that it takes something in %w", namespace, errGuard)
+	}
+	return nil
+}
+
+// authorize asks for the caller of this write. Denials are logged when they are final.
+func (a *attempt) authorize(r *auth.Request) error {
+	r.Identity = a.identity
+	return auth.Authorize(r, facts{a.service.cache})
+}
+
+// respond is the answer to a write. Revision 0: nothing was written.
+func respond(k *api.Kind, o api.Object, revision int64, encoding kubepb.Encoding, a *attempt) (*kubepb.WriteResponse, error) {
+	stored, err := api.Encode(o)
+	if err != nil {
+		return nil, err
+	}
+	if revision == 0 {
+		if revision, err = api.ParseVersion(o.GetResourceVersion()); err != nil {
+			return nil, err
+		}
+	}
+	m, err := envelopeOf(k, stored, o.GetNamespace(), o.GetName(), revision, encoding)
+	if err != nil {
+		return nil, err
+	}
+	return &kubepb.WriteResponse{Object: m, Warnings: a.warnings}, nil
+}
+
+// Update implements kubepb.ClusterStateServer.
+func (s *Service) Update(ctx context.Context, r *kubepb.UpdateRequest) (*kubepb.WriteResponse, error) {
+	answer, err := s.update(ctx, r, auth.Update)
+	return answer, toWire(err)
+}
+
+// UpdateStatus implements kubepb.ClusterStateServer.
+func (s *Service) UpdateStatus(ctx context.Context, r *kubepb.UpdateRequest) (*kubepb.WriteResponse, error) {
+	answer, err := s.update(ctx, r, auth.Status)
+	return answer, toWire(err)
+}
+
+func (s *Service) update(ctx context.Context, r *kubepb.UpdateRequest, verb auth.Verb) (*kubepb.WriteResponse, error) {
+	k, asked, version, err := received(r.GetObject())
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPlace(k, asked.GetNamespace(), asked.GetName()); err != nil {
+		return nil, err
+	}
+	c := &changing{kind: k, namespace: asked.GetNamespace(), name: asked.GetName(), verb: verb, version: version, preconditions: r.Preconditions}
+	if uid := string(asked.GetUID()); uid != "" {
+		c.uid = uid
+	}
+	c.change = func(api.Object) (api.Object, error) { return asked.DeepCopyObject().(api.Object), nil }
+	return s.change(ctx, c, r.DryRun, r.Object.Encoding)
+}
+
+// changing is a change of an object that exists.
+type changing struct {
+	kind            *api.Kind
+	namespace, name string
+	verb            auth.Verb // Update or Status.
+	version         int64     // That the object must have. 0: any.
+	uid             string
+	preconditions   *kubepb.Preconditions
+	change          func(old api.Object) (api.Object, error) // May change what it is given.
+
+	made api.Object
+}
+
+func (s *Service) change(ctx context.Context, c *changing, dryRun bool, encoding kubepb.Encoding) (*kubepb.WriteResponse, error) {
+	if c.verb == auth.Status && !c.kind.HasStatus {
+		return nil, invalid("a %s has no status", c.kind.Name)
+	}
+	revision, a, err := s.write(ctx, c.preconditions, dryRun, func(a *attempt) error { return a.change(ctx, c) })
+	if err != nil {
+		return nil, err
+	}
+	return respond(c.kind, c.made, revision, encoding, a)
+}
+
+// change decides a change.
+func (a *attempt) change(ctx context.Context, c *changing) error {
+	old, o, err := a.changed(c)
+	if err != nil {
+		return err
+	}
+	lease, err := a.admitChange(ctx, c.kind, old, o)
+	if err != nil {
+		return err
+	}
+	if err := validate(o); err != nil {
+		return err
+	}
+	if err := validateUpdate(o, old); err != nil {
+		return err
+	}
+	if c.verb == auth.Update {
+		a.warnings = warnings(o)
+	}
+	if before, ok := old.(*corev1.Pod); ok {
+		if err := a.changePod(before, o.(*corev1.Pod)); err != nil {
+			return err
+		}
+	}
+	c.made = o
+	key := c.kind.Key(c.namespace, c.name)
+	if gone(o) {
+		return a.remove(c.kind, o)
+	}
+	b, err := api.Encode(o)
+	if err != nil {
+		return err
+	}
+	if kv := a.read(key); lease == 0 && kv != nil && bytes.Equal(b, kv.Value) {
+		o.SetResourceVersion(api.FormatVersion(kv.ModRevision))
+		return nil // It is so already: no revision says that it is so again.
+	}
+	return a.put(c.kind, o, lease)
+}
+
+// changed reads the object, and returns it with what it shall become.
+func (a *attempt) changed(c *changing) (old, o api.Object, err error) {
+	k := c.kind
+	old, revision, err := a.object(k, c.namespace, c.name)
+	if err != nil {
+		return nil, nil, err
+	}
+	request := &auth.Request{Verb: c.verb, Kind: k, Namespace: c.namespace, Name: c.name}
+	if old == nil {
+		return nil, nil, a.absent(request)
+	}
+	what := k.Name + " " + full(c.namespace, c.name)
+	o, err = c.change(old.DeepCopyObject().(api.Object))
+	if err != nil {
+		return nil, nil, err
+	}
+	if c.verb == auth.Status {
+		next := old.DeepCopyObject().(api.Object)
+		copyPart(next, o, "Status")
+		o = next
+	} else {
+		carry(o, old)
+		if k.HasStatus {
+			copyPart(o, old, "Status")
+		}
+		setDefaults(o)
+		if !samePart(o, old, "Spec") {
+			o.SetGeneration(old.GetGeneration() + 1)
+		}
+	}
+	o.SetResourceVersion("")
+	request.Old, request.New = old, o
+	if err := a.authorize(request); err != nil {
+		return nil, nil, err
+	}
+	if c.version != 0 && c.version != revision {
+		return nil, nil, conflict(what, c.version, revision)
+	}
+	if c.uid != "" && c.uid != string(old.GetUID()) {
+		return nil, nil, fmt.Errorf("%s has uid %s, not %s: %w", what, old.GetUID(), shorten(c.uid), errConflict)
+	}
+	return old, o, hold(c.preconditions, k, old, revision)
+}
+
+// absent is the error for an object that is not there: who may not see it learns
+// nothing, but that a pod ended is what its node must learn.
+func (a *attempt) absent(r *auth.Request) error {
+	if _, node := a.identity.NodeName(); !node || r.Kind != api.Pod {
+		if err := a.authorize(r); err != nil {
+			return err
+		}
+	}
+	return missing(r.Kind, r.Namespace, r.Name)
+}
+
+// changePod holds what is true of a pod for all its life.
+func (a *attempt) changePod(old, p *corev1.Pod) error {
+	if p.Spec.NodeName != old.Spec.NodeName {
+		return invalid("spec.nodeName: %q cannot become %q; a bind gives a pod its node, once", old.Spec.NodeName, p.Spec.NodeName)
+	}
+	if ended(old) && p.Status.Phase != old.Status.Phase {
+		return invalid("status.phase: a pod that is %s stays so", old.Status.Phase)
+	}
+	if gone(p) {
+		return nil // Settled by its removal.
+	}
+	return a.settle(old, p)
+}
+
+// remove deletes an object, and what was kept for it.
+func (a *attempt) remove(k *api.Kind, o api.Object) error {
+	if p, ok := o.(*corev1.Pod); ok {
+		before, _, err := a.object(k, p.Namespace, p.Name)
+		if err != nil {
+			return err
+		}
+		if old, ok := before.(*corev1.Pod); ok {
+			if err := a.settle(old, nil); err != nil {
+				return err
+			}
+		}
+	}
+	a.delete(k.Key(o.GetNamespace(), o.GetName()))
+	return nil
+}
+
+// Patch implements kubepb.ClusterStateServer.
+func (s *Service) Patch(ctx context.Context, r *kubepb.PatchRequest) (*kubepb.WriteResponse, error) {
+	answer, err := s.patch(ctx, r)
+	return answer, toWire(err)
+}
+
+func (s *Service) patch(ctx context.Context, r *kubepb.PatchRequest) (*kubepb.WriteResponse, error) {
+	k, err := checkRef(r.GetObject())
+	if err != nil {
+		return nil, err
+	}
+	encoding, err := checkEncoding(r.Encoding)
+	if err != nil {
+		return nil, err
+	}
+	if len(r.Patch) > objectBytesMax {
+		return nil, invalid("patch: it has %d bytes; %d are the most", len(r.Patch), objectBytesMax)
+	}
+	c := &changing{kind: k, namespace: r.Object.Namespace, name: r.Object.Name, verb: auth.Update, preconditions: r.Preconditions}
+	if r.Status {
+		c.verb = auth.Status
+	}
+	c.change = func(old api.Object) (api.Object, error) { return patched(k, old, r) }
+	return s.change(ctx, c, r.DryRun, encoding)
+}
+
+func patched(k *api.Kind, old api.Object, r *kubepb.PatchRequest) (api.Object, error) {
+	current, err := api.EncodeJSON(old)
+	if err != nil {
+		return nil, err
+	}
+	o, err := patchObject(k, current, r.Patch, r.Type)
+	if err != nil {
+		return nil, invalid("patch: %v", err)
+	}
+	if o.GetName() != old.GetName() || o.GetNamespace() != old.GetNamespace() {
+		return nil, invalid("patch: name and namespace cannot change")
+	}
+	if v := o.GetResourceVersion(); v != "" && v != old.GetResourceVersion() {
+		want, err := api.ParseVersion(v)
+		if err != nil {
+			return nil, invalid("patch: %v", err)
+		}
+		is, _ := api.ParseVersion(old.GetResourceVersion()) // The server's own.
+		return nil, conflict(k.Name+" "+full(old.GetNamespace(), old.GetName()), want, is)
+	}
+	if uid := o.GetUID(); uid != old.GetUID() {
+		return nil, fmt.Errorf("%s %s has uid %s, not %s: %w", k.Name, full(old.GetNamespace(), old.GetName()), old.GetUID(), shorten(string(uid)), errConflict)
+	}
+	return o, nil
+}
