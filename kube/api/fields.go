@@ -94,6 +94,8 @@ type finding struct {
 	*row
 }
 
+func (f finding) String() string { return f.path.String() + ": " + f.is.String() + ": " + f.note }
+
 // unsupported lists the fields of an object that are ignored or refused.
 func unsupported(o Object) []finding {
 	w := fieldWalk{}
@@ -107,7 +109,7 @@ func Warnings(o Object) []string {
 	var lines []string
 	for _, f := range unsupported(o) {
 		if f.is == Ignored {
-			lines = append(lines, f.path.String()+": ignored: "+f.note)
+			lines = append(lines, f.String())
 		}
 	}
 	return lines

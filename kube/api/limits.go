@@ -9,4 +9,15 @@ const (
 	copiedValuesMax = 100_000
 	// mergedElementsMax: each element of a merged list is looked for in the other.
 	mergedElementsMax = 4_000
+
+	// ManifestBytesMax bounds a file of manifests: it is held in memory.
+	ManifestBytesMax = 16 << 20
+	// documentBytesMax: more than the largest object has.
+	documentBytesMax = 3 << 20
+	// documentDepthMax: the types are a third as deep.
+	documentDepthMax = 64
+	// documentValuesMax bounds what aliases of aliases become.
+	documentValuesMax = 500_000
+	// problemsShownMax: who has more mends these first.
+	problemsShownMax = 20
 )

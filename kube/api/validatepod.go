@@ -201,7 +201,15 @@ func (p *problems) probe(probe *corev1.Probe, ready bool, path *field.Path) {
 	if probe == nil {
 		return
 	}
-	p.handler(path, probe.Exec, probe.HTTPGet, probe.TCPSocket, probe.GRPC)
+	p.one(path, "exec, httpGet, tcpSocket, grpc", probe.Exec != nil, probe.HTTPGet != nil, probe.TCPSocket != nil, probe.GRPC != nil)
+	p.exec(probe.Exec, path)
+	p.httpGet(probe.HTTPGet, path.Child("httpGet"))
+	if probe.TCPSocket != nil {
+		p.portOrName(path.Child("tcpSocket", "port"), probe.TCPSocket.Port)
+	}
+	if probe.GRPC != nil {
+		p.port(path.Child("grpc", "port"), probe.GRPC.Port)
+	}
 	atLeast(p, path.Child("initialDelaySeconds"), &probe.InitialDelaySeconds, 0)
 	atLeast(p, path.Child("timeoutSeconds"), &probe.TimeoutSeconds, 1)
 	atLeast(p, path.Child("periodSeconds"), &probe.PeriodSeconds, 1)
@@ -218,33 +226,32 @@ func (p *problems) probe(probe *corev1.Probe, ready bool, path *field.Path) {
 }
 
 func (p *problems) hook(h *corev1.LifecycleHandler, path *field.Path) {
-	switch {
-	case h == nil:
-	case h.Sleep != nil:
-		p.one(path, "exec, httpGet, sleep", true, h.Exec != nil, h.HTTPGet != nil)
+	if h == nil {
+		return
+	}
+	if h.TCPSocket == nil { // It is refused by its row.
+		p.one(path, "exec, httpGet, sleep", h.Exec != nil, h.HTTPGet != nil, h.Sleep != nil)
+	}
+	p.exec(h.Exec, path)
+	p.httpGet(h.HTTPGet, path.Child("httpGet"))
+	if h.Sleep != nil {
 		atLeast(p, path.Child("sleep", "seconds"), &h.Sleep.Seconds, 0)
-	default:
-		p.handler(path, h.Exec, h.HTTPGet, h.TCPSocket, nil)
 	}
 }
 
-func (p *problems) handler(path *field.Path, exec *corev1.ExecAction, get *corev1.HTTPGetAction, tcp *corev1.TCPSocketAction, grpc *corev1.GRPCAction) {
-	p.one(path, "exec, httpGet, tcpSocket, grpc", exec != nil, get != nil, tcp != nil, grpc != nil)
+func (p *problems) exec(exec *corev1.ExecAction, path *field.Path) {
 	if exec != nil && len(exec.Command) == 0 {
 		p.add(field.Required(path.Child("exec", "command"), ""))
 	}
-	if get != nil {
-		at := path.Child("httpGet")
-		p.portOrName(at.Child("port"), get.Port)
-		optional(p, at.Child("scheme"), get.Scheme, corev1.URISchemeHTTP, corev1.URISchemeHTTPS)
-		for i, h := range get.HTTPHeaders {
-			p.invalid(at.Child("httpHeaders").Index(i).Child("name"), h.Name, valid.IsHTTPHeaderName(h.Name))
-		}
+}
+
+func (p *problems) httpGet(get *corev1.HTTPGetAction, path *field.Path) {
+	if get == nil {
+		return
 	}
-	if tcp != nil {
-		p.portOrName(path.Child("tcpSocket", "port"), tcp.Port)
-	}
-	if grpc != nil {
-		p.port(path.Child("grpc", "port"), grpc.Port)
+	p.portOrName(path.Child("port"), get.Port)
+	optional(p, path.Child("scheme"), get.Scheme, corev1.URISchemeHTTP, corev1.URISchemeHTTPS)
+	for i, h := range get.HTTPHeaders {
+		p.invalid(path.Child("httpHeaders").Index(i).Child("name"), h.Name, valid.IsHTTPHeaderName(h.Name))
 	}
 }
