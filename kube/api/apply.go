@@ -120,7 +120,7 @@ func lastApplied(now map[string]any) map[string]any {
 }
 
 // unset marks a value of a manifest that the object has when it has none: false,
-// an empty string.
+// an empty string, an empty list.
 type unset struct{ value any }
 
 // canonical writes the values of a manifest as the type writes them, so that 1 core
@@ -196,10 +196,10 @@ func diffMaps(before, wanted, now map[string]any, t reflect.Type) (map[string]an
 func diffField(patch map[string]any, name string, before, wanted, now map[string]any, s strategy) error {
 	want, have := wanted[name], now[name]
 	if u, ok := want.(unset); ok {
-		if have != nil {
-			patch[name] = plain(u.value)
+		if have == nil {
+			return nil
 		}
-		return nil
+		want = u.value
 	}
 	if want == nil {
 		if have != nil {
@@ -397,7 +397,7 @@ func distinct(list []any, key string) bool {
 func sameOrder(order, now []any, key string) bool {
 	last := -1
 	for _, w := range order {
-		i := indexOf(now, key, keyOf(w, key))
+		i := slices.IndexFunc(now, func(v any) bool { return sameJSON(nameIn(v, key), nameIn(w, key)) })
 		if i < last {
 			return false
 		}
@@ -423,5 +423,8 @@ func diffSet(patch map[string]any, name string, before, want, now []any) {
 	}
 	if drop != nil {
 		patch[directiveDelete+name] = drop
+	}
+	if add != nil || drop != nil || !sameOrder(want, now, "") {
+		patch[directiveOrder+name] = want
 	}
 }

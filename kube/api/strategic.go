@@ -86,6 +86,13 @@ func strategicMap(now, change map[string]any, t reflect.Type, path string) (map[
 	if err := retainKeys(now, change, path); err != nil {
 		return nil, err
 	}
+	before := map[string][]any{} // Lists that are put in order, as they were.
+	for directive := range change {
+		if field, ok := strings.CutPrefix(directive, directiveOrder); ok {
+			list, _ := now[field].([]any)
+			before[field] = slices.Clone(list)
+		}
+	}
 	for name, v := range change {
 		if strings.HasPrefix(name, "$") {
 			if err := knownDirective(name, path); err != nil {
@@ -108,7 +115,7 @@ func strategicMap(now, change map[string]any, t reflect.Type, path string) (map[
 		}
 		now[name] = merged
 	}
-	return now, strategicLists(now, change, t, path)
+	return now, strategicLists(now, change, before, t, path)
 }
 
 // withoutDirectives is what a patch writes where there is nothing to merge with.
@@ -271,7 +278,7 @@ func indexOf(list []any, key string, value any) int {
 }
 
 // strategicLists obeys the directives about lists, which stand beside them.
-func strategicLists(now, change map[string]any, t reflect.Type, path string) error {
+func strategicLists(now, change map[string]any, before map[string][]any, t reflect.Type, path string) error {
 	for directive, v := range change {
 		field, drop := strings.CutPrefix(directive, directiveDelete)
 		if !drop {
@@ -294,7 +301,7 @@ func strategicLists(now, change map[string]any, t reflect.Type, path string) err
 		if drop {
 			now[field] = slices.DeleteFunc(list, func(have any) bool { return contains(words, have) })
 		} else {
-			now[field] = ordered(list, words, strategyOf(t, field).key)
+			now[field] = ordered(list, words, before[field], strategyOf(t, field).key)
 		}
 	}
 	return nil
@@ -304,35 +311,39 @@ func contains(list []any, v any) bool {
 	return slices.ContainsFunc(list, func(have any) bool { return sameJSON(have, v) })
 }
 
-// ordered puts the elements that words name into their order; the others stay
-// where they are.
-func ordered(list, words []any, key string) []any {
-	name := func(v any) any {
-		if key == "" {
-			return v
-		}
-		return keyOf(v, key)
+// ordered puts the elements that words name into their order. Another one stays
+// before those that it stood before; new ones come first.
+func ordered(list, words, before []any, key string) []any {
+	find := func(in []any, v any) int {
+		return slices.IndexFunc(in, func(w any) bool { return sameJSON(nameIn(w, key), nameIn(v, key)) })
 	}
-	var places []int
-	rank := map[int]int{} // Of the elements, by place.
-	for i, v := range list {
-		at := slices.IndexFunc(words, func(w any) bool {
-			if e, ok := w.(map[string]any); ok && key != "" {
-				w = e[key]
-			}
-			return sameJSON(w, name(v))
-		})
-		if at >= 0 {
-			places, rank[i] = append(places, i), at
+	var named, others []any
+	rank := map[any]int{}
+	for _, v := range list {
+		if at := find(words, v); at >= 0 && scalar(nameIn(v, key)) {
+			named, rank[nameIn(v, key)] = append(named, v), at
+		} else {
+			others = append(others, v)
 		}
 	}
-	sorted := slices.Clone(places)
-	slices.SortStableFunc(sorted, func(a, b int) int { return rank[a] - rank[b] })
-	result := slices.Clone(list)
-	for i, from := range sorted {
-		result[places[i]] = list[from]
+	slices.SortStableFunc(named, func(a, b any) int { return rank[nameIn(a, key)] - rank[nameIn(b, key)] })
+	result := make([]any, 0, len(list))
+	for len(named) > 0 && len(others) > 0 {
+		if at := find(before, named[0]); at >= 0 && find(before, others[0]) < at {
+			result, others = append(result, others[0]), others[1:]
+		} else {
+			result, named = append(result, named[0]), named[1:]
+		}
 	}
-	return result
+	return append(append(result, named...), others...)
+}
+
+// nameIn is what tells an element of a merged list apart.
+func nameIn(v any, key string) any {
+	if e, ok := v.(map[string]any); ok && key != "" {
+		return e[key]
+	}
+	return v
 }
 
 // scalar reports whether a value of JSON holds no others.
