@@ -14,7 +14,7 @@ import (
 
 // admit fills in what a new object gets from others, before it is checked. The lease
 // is the store's that the object ends with; 0: it stays.
-func (a *attempt) admit(_ context.Context, k *api.Kind, o api.Object) (lease int64, err error) {
+func (a *attempt) admit(ctx context.Context, o api.Object) (lease int64, err error) {
 	switch o := o.(type) {
 	case *corev1.Pod:
 		o.Status.Phase = corev1.PodPending
@@ -24,15 +24,27 @@ func (a *attempt) admit(_ context.Context, k *api.Kind, o api.Object) (lease int
 		o.Status.Phase = corev1.NamespaceActive
 	case *corev1.Secret:
 		takeStrings(o)
+	case *corev1.Service:
+		return 0, a.address(nil, o)
+	case *corev1.Node:
+		return 0, a.subnet(nil, o)
+	case *corev1.Event:
+		return a.admitEvent(ctx, o)
 	}
 	return 0, nil
 }
 
 // admitChange does the same for a change.
-func (a *attempt) admitChange(_ context.Context, k *api.Kind, old, o api.Object) (lease int64, err error) {
+func (a *attempt) admitChange(ctx context.Context, old, o api.Object) (lease int64, err error) {
 	switch o := o.(type) {
 	case *corev1.Secret:
 		takeStrings(o)
+	case *corev1.Service:
+		return 0, a.address(old.(*corev1.Service), o)
+	case *corev1.Node:
+		return 0, a.subnet(old.(*corev1.Node), o)
+	case *corev1.Event:
+		return a.admitEvent(ctx, o)
 	}
 	return 0, nil
 }

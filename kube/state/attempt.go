@@ -31,6 +31,8 @@ type attempt struct {
 	ops      []client.Op
 	written  []wrote
 	warnings []string
+
+	counted bool // Against the rate of its source; once for all tries.
 }
 
 // read is a key that was looked at.
@@ -61,6 +63,19 @@ func (a *attempt) read(key string) *mvccpb.KeyValue {
 	}
 	a.reads = append(a.reads, read{key, kv, client.IfModified(key, client.Equal, kv.GetModRevision())})
 	return kv
+}
+
+// shared reads an object that is only looked at.
+func (a *attempt) shared(k *api.Kind, namespace, name string) (api.Object, error) {
+	key := k.Key(namespace, name)
+	kv := a.read(key)
+	if kv == nil {
+		return nil, nil
+	}
+	if e := a.service.cache.entry(key); e != nil && e.object != nil && e.revision == kv.ModRevision {
+		return e.object, nil
+	}
+	return api.Decode(k, kv.Value, kv.ModRevision)
 }
 
 // object reads an object. It is not shared: the caller may change it.
@@ -130,6 +145,10 @@ func (s *Service) write(ctx context.Context, p *kubepb.Preconditions, dryRun boo
 			return 0, a, nil
 		}
 		revision, err := a.commit(ctx)
+		if errors.Is(err, client.ErrLeaseNotFound) {
+			s.events.forget() // Of events only: the store was restored, or somebody revoked it.
+			continue
+		}
 		if err != nil || revision > 0 {
 			return revision, a, err
 		}

@@ -71,7 +71,7 @@ func (a *attempt) settle(old, now *corev1.Pod) error {
 
 // fits reports whether a node has room for more beside what its ledger says.
 func (a *attempt) fits(node string, l *kubepb.Ledger, more *resources) error {
-	o, _, err := a.object(api.Node, "", node)
+	o, err := a.shared(api.Node, "", node)
 	if err != nil {
 		return err
 	}

@@ -55,3 +55,41 @@ const (
 	// graceMax seconds, a year: more would overflow nothing, and mean nothing.
 	graceMax = 365 * 24 * 3600
 )
+
+const (
+	// heartbeatTTL in seconds is how long a dead node is waited for. A node renews
+	// every third of it.
+	heartbeatTTL    = 10
+	heartbeatTTLMax = 300
+
+	// renewalStreams are enough for thousands of nodes: a stream of the store answers
+	// one renewal after the other, some thousand a second.
+	renewalStreams = 8
+
+	// eventTTL in seconds is how long an event stays. Events share a lease for
+	// eventLeaseShare seconds: to the store a lease is a thing of its own.
+	eventTTL        = 3600
+	eventLeaseShare = 300
+
+	// Each source of events may write eventsPerSecond, and eventsBurst at once; so
+	// many sources are told apart.
+	eventsPerSecond = 10
+	eventsBurst     = 100
+	eventSourcesMax = 16 << 10
+
+	// Strangers may try bootstrapsPerSecond join tokens, all together.
+	bootstrapsPerSecond = 50
+	bootstrapsBurst     = 500
+	tokenBytesMax       = 1 << 10
+	csrBytesMax         = 64 << 10
+
+	// budgetsMax that may protect one pod: with more nobody can say which counts.
+	budgetsMax = 1
+
+	// samplePodsMax and sampleContainersMax of one sample.
+	samplePodsMax       = 1000
+	sampleContainersMax = 100
+
+	// Ports of the node that services may have.
+	nodePortMin, nodePortMax = 30000, 32767
+)

@@ -61,6 +61,8 @@ func (p *pick) matches(e *entry) bool {
 	return e != nil && (p.namespace == "" || p.namespace == e.namespace) && p.labels.Matches(e.labels) && p.fields.Matches(e)
 }
 
+var everything = fields.Everything()
+
 // concerns is a cheap first look: whether an event may be of interest.
 func (p *pick) concerns(e *event) bool {
 	of := e.new

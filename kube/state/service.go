@@ -103,6 +103,13 @@ type Service struct {
 
 	barrier barrier
 
+	renewer    *client.Renewer // Of the leases of nodes.
+	turns      turns
+	events     eventLease
+	eventRates *rates
+	bootstraps *rates
+	samples    samples
+
 	random struct {
 		sync.Mutex
 		from io.Reader
@@ -121,7 +128,11 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, store: cfg.Store, log: cfg.Logger, clock: cfg.Clock, cache: newCache(), tasks: task.New(context.Background())}
 	s.random.from = cfg.Random
+	s.renewer = cfg.Store.NewRenewer(renewalStreams)
+	s.eventRates = newRates(cfg.Clock, eventsPerSecond, eventsBurst, eventSourcesMax)
+	s.bootstraps = newRates(cfg.Clock, bootstrapsPerSecond, bootstrapsBurst, 1)
 	s.tasks.Go("cluster state cache", s.follow)
+	s.tasks.Go("ledger audit", s.auditOnce)
 	return s, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -69,7 +70,7 @@ func (a *attempt) create(ctx context.Context, k *api.Kind, o api.Object) error {
 	if err != nil {
 		return err
 	}
-	lease, err := a.admit(ctx, k, o)
+	lease, err := a.admit(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ func (a *attempt) inNamespace(k *api.Kind, namespace string) error {
 	if !k.Namespaced {
 		return nil
 	}
-	o, _, err := a.object(api.Namespace, "", namespace)
+	o, err := a.shared(api.Namespace, "", namespace)
 	if err != nil {
 		return err
 	}
@@ -191,7 +192,7 @@ func (a *attempt) change(ctx context.Context, c *changing) error {
 	if err != nil {
 		return err
 	}
-	lease, err := a.admitChange(ctx, c.kind, old, o)
+	lease, err := a.admitChange(ctx, old, o)
 	if err != nil {
 		return err
 	}
@@ -212,7 +213,7 @@ func (a *attempt) change(ctx context.Context, c *changing) error {
 	c.made = o
 	key := c.kind.Key(c.namespace, c.name)
 	if gone(o) {
-		return a.remove(c.kind, o)
+		return a.remove(c.kind, old)
 	}
 	b, err := api.Encode(o)
 	if err != nil {
@@ -251,6 +252,9 @@ func (a *attempt) changed(c *changing) (old, o api.Object, err error) {
 			copyPart(o, old, "Status")
 		}
 		setDefaults(o)
+		if err := keepFinalizers(o, old); err != nil {
+			return nil, nil, err
+		}
 		if !samePart(o, old, "Spec") {
 			o.SetGeneration(old.GetGeneration() + 1)
 		}
@@ -267,6 +271,23 @@ func (a *attempt) changed(c *changing) (old, o api.Object, err error) {
 		return nil, nil, fmt.Errorf("%s has uid %s, not %s: %w", what, old.GetUID(), shorten(c.uid), errConflict)
 	}
 	return old, o, hold(c.preconditions, k, old, revision)
+}
+
+// keepFinalizers refuses new finalizers on what ends already. Those in the spec of a
+// namespace are the controllers' to take away, once it ends.
+func keepFinalizers(o, old api.Object) error {
+	if ns, ok := o.(*corev1.Namespace); ok && old.GetDeletionTimestamp() == nil {
+		ns.Spec.Finalizers = old.(*corev1.Namespace).Spec.Finalizers
+	}
+	if old.GetDeletionTimestamp() == nil {
+		return nil
+	}
+	for _, f := range o.GetFinalizers() {
+		if !slices.Contains(old.GetFinalizers(), f) {
+			return invalid("metadata.finalizers: %q cannot be added to what is being deleted", shorten(f))
+		}
+	}
+	return nil
 }
 
 // absent is the error for an object that is not there: who may not see it learns
@@ -294,21 +315,19 @@ func (a *attempt) changePod(old, p *corev1.Pod) error {
 	return a.settle(old, p)
 }
 
-// remove deletes an object, and what was kept for it.
-func (a *attempt) remove(k *api.Kind, o api.Object) error {
-	if p, ok := o.(*corev1.Pod); ok {
-		before, _, err := a.object(k, p.Namespace, p.Name)
-		if err != nil {
-			return err
-		}
-		if old, ok := before.(*corev1.Pod); ok {
-			if err := a.settle(old, nil); err != nil {
-				return err
-			}
-		}
+// remove deletes an object as it is stored, and gives back what was kept for it.
+func (a *attempt) remove(k *api.Kind, old api.Object) error {
+	var err error
+	switch old := old.(type) {
+	case *corev1.Pod:
+		err = a.settle(old, nil)
+	case *corev1.Service:
+		err = a.address(old, nil)
+	case *corev1.Node:
+		err = a.subnet(old, nil)
 	}
-	a.delete(k.Key(o.GetNamespace(), o.GetName()))
-	return nil
+	a.delete(k.Key(old.GetNamespace(), old.GetName()))
+	return err
 }
 
 // Patch implements kubepb.ClusterStateServer.

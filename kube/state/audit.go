@@ -1,0 +1,99 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-db/holdfast/kube/api"
+	"github.com/holdfast-db/holdfast/proto/kubepb"
+	"github.com/holdfast-db/holdfast/proto/mvccpb"
+)
+
+// Drift is a ledger that is not the sum of what its node's pods ask for.
+type Drift struct {
+	Node            string
+	Ledger, Sum     *kubepb.Ledger
+	ResourceVersion int64
+}
+
+func (d Drift) String() string {
+	return fmt.Sprintf("node %s at %d: ledger {%v}, pods {%v}", d.Node, d.ResourceVersion, d.Ledger, d.Sum)
+}
+
+// Audit computes all ledgers from the pods, as of one revision, and returns those
+// that are wrong. There are none, unless somebody wrote to the store by hand.
+func (s *Service) Audit(ctx context.Context) ([]Drift, error) {
+	if _, err := s.fresh(ctx); err != nil {
+		return nil, err
+	}
+	pods, ledgers, revision := s.cache.charges()
+	var drifts []Drift
+	nodes := slices.Collect(maps.Keys(pods))
+	for node := range ledgers { //tidy:ordered sorted below
+		if _, ok := pods[node]; !ok {
+			nodes = append(nodes, node)
+		}
+	}
+	slices.Sort(nodes)
+	for _, node := range nodes {
+		is, sum := &kubepb.Ledger{}, &kubepb.Ledger{}
+		if kv := ledgers[node]; kv != nil {
+			if err := is.UnmarshalVT(kv.Value); err != nil {
+				return nil, fmt.Errorf("ledger of node %s: %w: %w", node, api.ErrEncoding, err)
+			}
+		}
+		for _, e := range pods[node] {
+			o, err := api.Decode(api.Pod, e.stored.Value, e.revision)
+			if err != nil {
+				return nil, err
+			}
+			if p := o.(*corev1.Pod); charged(p) {
+				r := podRequests(&p.Spec)
+				add(sum, &r)
+			}
+		}
+		if !proto.Equal(is, sum) {
+			drifts = append(drifts, Drift{node, is, sum, revision})
+		}
+	}
+	return drifts, nil
+}
+
+// charges are the pods of each node and the ledgers, as of one revision.
+func (c *cache) charges() (pods map[string][]*entry, ledgers map[string]*mvccpb.KeyValue, revision int64) {
+	pods, ledgers = map[string][]*entry{}, map[string]*mvccpb.KeyValue{}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for node, entries := range c.mu.shelves[api.Pod].byNode { //tidy:ordered into a map
+		pods[node] = slices.Collect(maps.Values(entries))
+	}
+	for key, kv := range c.mu.plain { //tidy:ordered into a map
+		if node, ok := strings.CutPrefix(key, LedgerPrefix); ok {
+			ledgers[node] = kv
+		}
+	}
+	return pods, ledgers, c.mu.revision
+}
+
+// auditOnce reports drift at the start.
+func (s *Service) auditOnce(ctx context.Context) error {
+	if err := s.Ready(ctx); err != nil {
+		return nil // It ends before it began.
+	}
+	drifts, err := s.Audit(ctx)
+	if err != nil {
+		s.log.Warn("ledgers could not be audited", "error", err)
+		return nil
+	}
+	for _, d := range drifts {
+		s.log.Error("a ledger differs from the pods of its node: somebody wrote to the store by hand", "drift", d.String())
+	}
+	s.log.Info("ledgers audited", "drifts", len(drifts))
+	return nil
+}
