@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -77,6 +78,21 @@ func (s *Service) fresh(ctx context.Context) (int64, error) {
 	return revision, s.reach(ctx, revision)
 }
 
+// at waits until the cache is as new as a read asks for: 0 is now.
+func (s *Service) at(ctx context.Context, version int64) error {
+	if version < 0 {
+		return invalid("resource_version: %d is none", version)
+	}
+	if version != 0 && s.cache.revision() >= version {
+		return nil
+	}
+	newest, err := s.fresh(ctx)
+	if err == nil && newest < version { // The store was restored, or it is made up.
+		return fmt.Errorf("resource version %d, and the newest is %d: %w", version, newest, errExpired)
+	}
+	return err
+}
+
 // reach waits until the cache has come to a revision.
 func (s *Service) reach(ctx context.Context, revision int64) error {
 	return s.cache.wait(ctx, s.clock, revision, s.askProgress)
@@ -126,6 +142,12 @@ func (c *cache) wait(ctx context.Context, clk clock.Clock, revision int64, ask f
 			return ctx.Err()
 		}
 	}
+}
+
+func (c *cache) revision() int64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.mu.revision
 }
 
 // close wakes all who wait, and ends all watches.

@@ -33,15 +33,7 @@ func (s *Service) get(ctx context.Context, r *kubepb.GetRequest) (*kubepb.Object
 	if err != nil {
 		return nil, err
 	}
-	if r.ResourceVersion < 0 {
-		return nil, invalid("resource_version: %d is none", r.ResourceVersion)
-	}
-	if r.ResourceVersion == 0 {
-		_, err = s.fresh(ctx)
-	} else {
-		err = s.reach(ctx, r.ResourceVersion)
-	}
-	if err != nil {
+	if err := s.at(ctx, r.ResourceVersion); err != nil {
 		return nil, err
 	}
 	ns, name := r.Object.Namespace, r.Object.Name
@@ -115,18 +107,13 @@ func (s *Service) list(ctx context.Context, r *kubepb.ListRequest) (*kubepb.List
 	if err != nil {
 		return nil, err
 	}
-	if r.ResourceVersion < 0 || r.Limit < 0 {
-		return nil, invalid("resource_version and limit: they cannot be negative")
+	if r.Limit < 0 {
+		return nil, invalid("limit: %d is less than none", r.Limit)
 	}
 	if r.Continue != "" {
 		return s.listRest(ctx, p, r, encoding)
 	}
-	if r.ResourceVersion == 0 {
-		_, err = s.fresh(ctx)
-	} else {
-		err = s.reach(ctx, r.ResourceVersion)
-	}
-	if err != nil {
+	if err := s.at(ctx, r.ResourceVersion); err != nil {
 		return nil, err
 	}
 	s.cache.mu.RLock()

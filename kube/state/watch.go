@@ -38,19 +38,11 @@ func (s *Service) watch(r *kubepb.WatchRequest, stream kubepb.ClusterState_Watch
 	if err != nil {
 		return err
 	}
-	if r.ResourceVersion < 0 {
-		return invalid("resource_version: %d is none", r.ResourceVersion)
-	}
 	id, err := auth.Of(ctx)
 	if err != nil {
 		return err
 	}
-	if r.ResourceVersion == 0 {
-		_, err = s.fresh(ctx)
-	} else {
-		err = s.reach(ctx, r.ResourceVersion)
-	}
-	if err != nil {
+	if err := s.at(ctx, r.ResourceVersion); err != nil {
 		return err
 	}
 	w := &watching{

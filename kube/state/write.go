@@ -196,6 +196,9 @@ func (a *attempt) change(ctx context.Context, c *changing) error {
 	if err != nil {
 		return err
 	}
+	if c.verb != auth.Status && !samePart(o, old, "Spec") {
+		o.SetGeneration(old.GetGeneration() + 1)
+	}
 	if err := validate(o); err != nil {
 		return err
 	}
@@ -254,9 +257,6 @@ func (a *attempt) changed(c *changing) (old, o api.Object, err error) {
 		setDefaults(o)
 		if err := keepFinalizers(o, old); err != nil {
 			return nil, nil, err
-		}
-		if !samePart(o, old, "Spec") {
-			o.SetGeneration(old.GetGeneration() + 1)
 		}
 	}
 	o.SetResourceVersion("")

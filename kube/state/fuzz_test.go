@@ -1,0 +1,154 @@
+package state_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/holdfast-db/holdfast/kube/api"
+	"github.com/holdfast-db/holdfast/kube/auth"
+	"github.com/holdfast-db/holdfast/proto/kubepb"
+)
+
+// fill sets random fields of a message to random values, some of which mean something.
+func fill(x *rand.Rand, m protoreflect.Message, depth int) {
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		switch {
+		case x.IntN(4) == 0 || depth > 3:
+		case f.IsMap():
+		case f.IsList():
+			list := m.Mutable(f).List()
+			for range x.IntN(3) {
+				if f.Message() != nil {
+					e := list.NewElement()
+					fill(x, e.Message(), depth+1)
+					list.Append(e)
+				} else {
+					list.Append(scalar(x, f))
+				}
+			}
+		case f.Message() != nil:
+			fill(x, m.Mutable(f).Message(), depth+1)
+		default:
+			m.Set(f, scalar(x, f))
+		}
+	}
+}
+
+var words = []string{
+	"", "Pod", "Node", "Secret", "Event", "Service", "default", "a", "p", "..", "a/b", "\x00", "spec.nodeName=a", "metadata.name=p", "app in (web", "!", "=", ",",
+	"/holdfast/leader/scheduler/1", "%s", "AAAA", "-1", "v1", "apps/v1",
+}
+
+func scalar(x *rand.Rand, f protoreflect.FieldDescriptor) protoreflect.Value {
+	switch f.Kind() {
+	case protoreflect.StringKind:
+		return protoreflect.ValueOfString(words[x.IntN(len(words))])
+	case protoreflect.BytesKind:
+		return protoreflect.ValueOfBytes(rawOf(x))
+	case protoreflect.BoolKind:
+		return protoreflect.ValueOfBool(x.IntN(2) == 0)
+	case protoreflect.EnumKind:
+		return protoreflect.ValueOfEnum(protoreflect.EnumNumber(x.IntN(5) - 1))
+	case protoreflect.Int32Kind:
+		return protoreflect.ValueOfInt32(int32(x.Uint32()))
+	case protoreflect.Int64Kind:
+		return protoreflect.ValueOfInt64([]int64{0, 1, -1, 1 << 62, -1 << 63, int64(x.IntN(50))}[x.IntN(6)])
+	case protoreflect.Uint64Kind:
+		return protoreflect.ValueOfUint64(x.Uint64())
+	}
+	return f.Default()
+}
+
+// rawOf is an object, whole or damaged, or a patch.
+func rawOf(x *rand.Rand) []byte {
+	k := api.Kinds[x.IntN(len(api.Kinds))]
+	o := k.New()
+	o.SetName("p")
+	if k.Namespaced {
+		o.SetNamespace("default")
+	}
+	var raw []byte
+	switch x.IntN(4) {
+	case 0:
+		raw, _ = api.EncodeJSON(o)
+	case 1:
+		return []byte([]string{`{"spec":null}`, `{"metadata":null}`, `[{"op":"remove","path":"/spec"}]`, `{"status":{}}`, `[]`, `null`, `{"spec":{"containers":[null]}}`}[x.IntN(7)])
+	default:
+		raw, _ = api.Encode(o)
+	}
+	for range x.IntN(4) {
+		if len(raw) > 0 {
+			raw[x.IntN(len(raw))] = byte(x.Uint32())
+		}
+	}
+	return raw
+}
+
+// TestNoRequestStopsTheService: whatever it is, it is answered.
+func TestNoRequestStopsTheService(t *testing.T) {
+	cluster := twoNodes(t)
+	x := newRandom(t)
+	ids := []auth.Identity{auth.Admin("ann"), auth.Controllers(), auth.Scheduler(), auth.Node("node-a"), {}}
+	for i := range *requests {
+		conn := cluster.Service.Dial(ids[x.IntN(len(ids))])
+		rpc := kubepb.NewClusterStateClient(conn)
+		methods := kubepb.File_holdfast_kubepb_clusterstate_proto.Services().ByName("ClusterState").Methods()
+		m := methods.Get(i % methods.Len())
+		if m.IsStreamingServer() {
+			streamOnce(t, x, rpc, string(m.Name()))
+			continue
+		}
+		request, answer := messageOf(t, m.Input()), messageOf(t, m.Output())
+		fill(x, request.ProtoReflect(), 0)
+		_ = conn.Invoke(t.Context(), "/kubepb.ClusterState/"+string(m.Name()), request, answer)
+	}
+	if _, err := cluster.Client(auth.Admin("ann")).RPC().List(t.Context(), &kubepb.ListRequest{Kind: "Pod"}); err != nil {
+		t.Error(err)
+	}
+	if drifts, err := cluster.Service.Audit(t.Context()); err != nil || len(drifts) > 0 {
+		t.Errorf("ledgers: %v, %v", drifts, err)
+	}
+}
+
+func messageOf(t *testing.T, d protoreflect.MessageDescriptor) proto.Message {
+	t.Helper()
+	for _, m := range []proto.Message{
+		&kubepb.GetRequest{}, &kubepb.ListRequest{}, &kubepb.CreateRequest{}, &kubepb.UpdateRequest{}, &kubepb.PatchRequest{}, &kubepb.DeleteRequest{},
+		&kubepb.BindRequest{}, &kubepb.ScaleRequest{}, &kubepb.EvictRequest{}, &kubepb.BootstrapRequest{}, &kubepb.SignRequestRequest{},
+		&kubepb.ExplainRequest{}, &kubepb.SampleRequest{}, &kubepb.UsageRequest{}, &kubepb.Object{}, &kubepb.ListResponse{}, &kubepb.WriteResponse{},
+		&kubepb.ScaleResponse{}, &kubepb.SignResponse{}, &kubepb.ExplainResponse{}, &kubepb.SampleResponse{}, &kubepb.UsageResponse{},
+	} {
+		if m.ProtoReflect().Descriptor().FullName() == d.FullName() {
+			return m
+		}
+	}
+	t.Fatalf("no message %s", d.FullName())
+	return nil
+}
+
+func streamOnce(t *testing.T, x *rand.Rand, rpc kubepb.ClusterStateClient, name string) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if name == "Watch" {
+		r := &kubepb.WatchRequest{}
+		fill(x, r.ProtoReflect(), 0)
+		if r.ResourceVersion > 1000 {
+			r.ResourceVersion = 1 // Later ones are waited for.
+		}
+		if stream, err := rpc.Watch(ctx, r); err == nil && r.ResourceVersion <= 0 {
+			_, _ = stream.Recv()
+		}
+		return
+	}
+	r := &kubepb.HeartbeatRequest{}
+	fill(x, r.ProtoReflect(), 0)
+	if stream, err := rpc.Heartbeat(ctx); err == nil && stream.Send(r) == nil {
+		_, _ = stream.Recv()
+	}
+}

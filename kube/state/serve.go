@@ -1,0 +1,38 @@
+package state
+
+import (
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/holdfast-db/holdfast/proto/codec"
+	"github.com/holdfast-db/holdfast/proto/kubepb"
+)
+
+// NewServer returns a gRPC server that serves s. The credentials must ask for client
+// certificates and verify those that are given: who has none may call Bootstrap only.
+// The program that serves decides where it listens, and stops it before s is closed.
+func NewServer(s *Service, creds credentials.TransportCredentials) *grpc.Server {
+	g := grpc.NewServer(
+		grpc.Creds(creds),
+		grpc.ForceServerCodecV2(codec.New()), // Watches send events that are encoded already.
+		grpc.MaxRecvMsgSize(receiveBytesMax),
+		grpc.MaxConcurrentStreams(streamsMax),
+		// A kubelet that vanished without a word holds its watches until this finds out.
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+	)
+	kubepb.RegisterClusterStateServer(g, s)
+	return g
+}
+
+const (
+	// receiveBytesMax of one request: an object as JSON, and what is around it.
+	receiveBytesMax = 3 * objectBytesMax
+
+	// streamsMax of one connection: a control plane watches each kind, for each of
+	// its parts.
+	streamsMax = 1000
+)
