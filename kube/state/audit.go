@@ -54,7 +54,7 @@ func (s *Service) Audit(ctx context.Context) ([]Drift, error) {
 				return nil, err
 			}
 			if p := o.(*corev1.Pod); charged(p) {
-				r := podRequests(&p.Spec)
+				r := api.PodRequests(&p.Spec)
 				add(sum, &r)
 			}
 		}

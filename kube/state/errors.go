@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/holdfast-db/holdfast/client"
 	"github.com/holdfast-db/holdfast/kube/api"
@@ -29,6 +31,27 @@ var (
 func invalid(format string, args ...any) error {
 	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), errInvalid)
 }
+
+// allInvalid is one line for each field that is wrong.
+func allInvalid(wrong field.ErrorList) error {
+	if len(wrong) == 0 {
+		return nil
+	}
+	lines := make([]string, 0, len(wrong))
+	for _, e := range wrong[:min(len(wrong), problemsMax)] {
+		lines = append(lines, e.Error())
+	}
+	if more := len(wrong) - problemsMax; more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
+	}
+	return &invalidFields{strings.Join(lines, "\n")}
+}
+
+// invalidFields is errInvalid in the words of the checks.
+type invalidFields struct{ text string }
+
+func (e *invalidFields) Error() string { return e.text }
+func (e *invalidFields) Unwrap() error { return errInvalid }
 
 var wire = []struct {
 	is   error

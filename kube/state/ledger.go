@@ -34,13 +34,13 @@ func (a *attempt) settle(old, now *corev1.Pod) error {
 	if !was && !is {
 		return nil
 	}
-	var less, more resources
+	var less, more api.Resources
 	node := ""
 	if was {
-		less, node = podRequests(&old.Spec), old.Spec.NodeName
+		less, node = api.PodRequests(&old.Spec), old.Spec.NodeName
 	}
 	if is {
-		more, node = podRequests(&now.Spec), now.Spec.NodeName
+		more, node = api.PodRequests(&now.Spec), now.Spec.NodeName
 	}
 	if was && is && sameResources(&less, &more) {
 		return nil
@@ -70,7 +70,7 @@ func (a *attempt) settle(old, now *corev1.Pod) error {
 }
 
 // fits reports whether a node has room for more beside what its ledger says.
-func (a *attempt) fits(node string, l *kubepb.Ledger, more *resources) error {
+func (a *attempt) fits(node string, l *kubepb.Ledger, more *api.Resources) error {
 	o, err := a.shared(api.Node, "", node)
 	if err != nil {
 		return err
@@ -82,14 +82,14 @@ func (a *attempt) fits(node string, l *kubepb.Ledger, more *resources) error {
 	if n.DeletionTimestamp != nil {
 		return fmt.Errorf("node %s is being deleted, which %w with a pod bound to it", node, errGuard)
 	}
-	if short := shortage(node, l, nodeResources(n), more); len(short) > 0 {
+	if short := shortage(node, l, api.NodeResources(n), more); len(short) > 0 {
 		return fmt.Errorf("node %s has %w: %s", node, errFull, strings.Join(short, "; "))
 	}
 	return nil
 }
 
 // shortage names what there is too little of.
-func shortage(node string, l *kubepb.Ledger, has resources, more *resources) []string {
+func shortage(node string, l *kubepb.Ledger, has api.Resources, more *api.Resources) []string {
 	var short []string
 	check := func(what string, used, wanted, limit int64) {
 		if wanted > 0 && (used > limit || wanted > limit-used) { // So that no sum overflows.
@@ -113,7 +113,7 @@ func shortage(node string, l *kubepb.Ledger, has resources, more *resources) []s
 	return short
 }
 
-func add(l *kubepb.Ledger, r *resources) {
+func add(l *kubepb.Ledger, r *api.Resources) {
 	l.CpuMillis += r.MilliCPU
 	l.MemoryBytes += r.Memory
 	l.EphemeralBytes += r.EphemeralStorage
@@ -130,7 +130,7 @@ func add(l *kubepb.Ledger, r *resources) {
 	slices.Sort(l.HostPorts)
 }
 
-func subtract(l *kubepb.Ledger, r *resources) {
+func subtract(l *kubepb.Ledger, r *api.Resources) {
 	l.CpuMillis -= r.MilliCPU
 	l.MemoryBytes -= r.Memory
 	l.EphemeralBytes -= r.EphemeralStorage
@@ -153,7 +153,7 @@ func encodeLedger(l *kubepb.Ledger) ([]byte, error) {
 }
 
 // portText is a host port as ledgers have it: "TCP/0.0.0.0/80".
-func portText(p hostPort) string {
+func portText(p api.HostPort) string {
 	ip := p.IP
 	if ip == "" {
 		ip = anyAddress
@@ -163,16 +163,16 @@ func portText(p hostPort) string {
 
 const anyAddress = "0.0.0.0"
 
-func parsePort(text string) (hostPort, bool) {
+func parsePort(text string) (api.HostPort, bool) {
 	parts := strings.Split(text, "/")
 	if len(parts) != 3 {
-		return hostPort{}, false
+		return api.HostPort{}, false
 	}
 	n, err := strconv.ParseUint(parts[2], 10, 16)
-	return hostPort{IP: parts[1], Protocol: parts[0], Port: int32(n)}, err == nil
+	return api.HostPort{IP: parts[1], Protocol: parts[0], Port: int32(n)}, err == nil
 }
 
-func conflicts(p, q hostPort) bool {
+func conflicts(p, q api.HostPort) bool {
 	return p.Port == q.Port && p.Protocol == q.Protocol && (everywhere(p.IP) || everywhere(q.IP) || p.IP == q.IP)
 }
 
@@ -181,7 +181,7 @@ func everywhere(ip string) bool {
 	return err != nil || a.IsUnspecified()
 }
 
-func sameResources(a, b *resources) bool {
+func sameResources(a, b *api.Resources) bool {
 	return a.MilliCPU == b.MilliCPU && a.Memory == b.Memory && a.EphemeralStorage == b.EphemeralStorage && a.Pods == b.Pods &&
 		maps.Equal(a.Extended, b.Extended) && slices.Equal(a.HostPorts, b.HostPorts)
 }

@@ -49,6 +49,9 @@ const (
 	nameBytesMax   = 253
 	generatedBytes = 5
 
+	// problemsMax fields that are wrong are told at a time.
+	problemsMax = 20
+
 	// selectorBytesMax of a label or field selector.
 	selectorBytesMax = 16 << 10
 

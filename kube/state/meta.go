@@ -34,7 +34,7 @@ func received(m *kubepb.Object) (*api.Kind, api.Object, int64, error) {
 	}
 	var o api.Object
 	if encoding == kubepb.Encoding_JSON {
-		o, err = decodeJSON(k, m.Raw)
+		o, err = api.DecodeJSON(k, m.Raw)
 	} else {
 		o, err = api.Decode(k, m.Raw, 0)
 	}

@@ -164,7 +164,7 @@ func (x *try) heartbeat(node string) error {
 
 func (x *try) event(pod, node string) error {
 	e := &corev1.Event{Reason: "Tested"}
-	e.Namespace, e.GenerateName = "default", "e."
+	e.Namespace, e.GenerateName = "default", "e-"
 	e.InvolvedObject = corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: pod}
 	if x.IntN(2) == 0 {
 		e.InvolvedObject = corev1.ObjectReference{Kind: "Node", Name: node}

@@ -36,10 +36,10 @@ func newPick(kind, namespace, labelSelector, fieldSelector string) (*pick, error
 	if namespace != "" && !plainName(namespace) {
 		return nil, invalid("namespace: %q is no name", namespace)
 	}
-	if p.labels, err = labels.Parse(labelSelector); err != nil {
+	if p.labels, err = api.ParseSelector(labelSelector); err != nil {
 		return nil, invalid("label selector: %v", err)
 	}
-	if p.fields, err = fields.ParseSelector(fieldSelector); err != nil {
+	if p.fields, err = api.ParseFieldSelector(fieldSelector); err != nil {
 		return nil, invalid("field selector: %v", err)
 	}
 	known := fieldsOf(k)

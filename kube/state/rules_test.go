@@ -11,6 +11,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/holdfast-db/holdfast/client"
 	"github.com/holdfast-db/holdfast/kube/api"
@@ -186,6 +187,7 @@ func TestAnEvictionSpendsTheBudgetInTheSameWrite(t *testing.T) {
 	}
 	budget := &policyv1.PodDisruptionBudget{}
 	budget.Namespace, budget.Name = "default", "web"
+	budget.Spec.MinAvailable = &intstr.IntOrString{IntVal: 1}
 	budget.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
 	budget = create(t, c, budget)
 	evict := func(name string) error {
@@ -216,7 +218,7 @@ func TestEventsLieOnALeaseAndASourceOfTooManyIsStopped(t *testing.T) {
 	n := 0
 	for ; n < 1000 && err == nil; n++ {
 		e := &corev1.Event{Reason: "Tested"}
-		e.Namespace, e.GenerateName = "default", "p."
+		e.Namespace, e.GenerateName = "default", "p-"
 		e.InvolvedObject = corev1.ObjectReference{Kind: "Pod", Namespace: "default", Name: "p"}
 		_, err = objects.Create(t.Context(), c, e)
 	}

@@ -65,7 +65,7 @@ func (a *attempt) create(ctx context.Context, k *api.Kind, o api.Object) error {
 	if k.HasStatus && k != api.Node {
 		copyPart(o, k.New(), "Status")
 	}
-	setDefaults(o)
+	api.Default(o)
 	err := a.authorize(&auth.Request{Verb: auth.Create, Kind: k, Namespace: o.GetNamespace(), Name: o.GetName(), New: o})
 	if err != nil {
 		return err
@@ -74,10 +74,10 @@ func (a *attempt) create(ctx context.Context, k *api.Kind, o api.Object) error {
 	if err != nil {
 		return err
 	}
-	if err := validate(o); err != nil {
+	if err := allInvalid(api.Validate(o)); err != nil {
 		return err
 	}
-	a.warnings = warnings(o)
+	a.warnings = api.Warnings(o)
 	if kv := a.read(k.Key(o.GetNamespace(), o.GetName())); kv != nil {
 		return fmt.Errorf("%s %s: %w", k.Name, full(o.GetNamespace(), o.GetName()), errExists)
 	}
@@ -199,14 +199,16 @@ func (a *attempt) change(ctx context.Context, c *changing) error {
 	if c.verb != auth.Status && !samePart(o, old, "Spec") {
 		o.SetGeneration(old.GetGeneration() + 1)
 	}
-	if err := validate(o); err != nil {
+	if err := allInvalid(api.Validate(o)); err != nil {
 		return err
 	}
-	if err := validateUpdate(o, old); err != nil {
+	o.SetResourceVersion(old.GetResourceVersion()) // It is one change after the other.
+	if err := allInvalid(api.ValidateUpdate(o, old)); err != nil {
 		return err
 	}
+	o.SetResourceVersion("")
 	if c.verb == auth.Update {
-		a.warnings = warnings(o)
+		a.warnings = api.Warnings(o)
 	}
 	if before, ok := old.(*corev1.Pod); ok {
 		if err := a.changePod(before, o.(*corev1.Pod)); err != nil {
@@ -254,7 +256,7 @@ func (a *attempt) changed(c *changing) (old, o api.Object, err error) {
 		if k.HasStatus {
 			copyPart(o, old, "Status")
 		}
-		setDefaults(o)
+		api.Default(o)
 		if err := keepFinalizers(o, old); err != nil {
 			return nil, nil, err
 		}
@@ -361,7 +363,7 @@ func patched(k *api.Kind, old api.Object, r *kubepb.PatchRequest) (api.Object, e
 	if err != nil {
 		return nil, err
 	}
-	o, err := patchObject(k, current, r.Patch, r.Type)
+	o, err := api.Patch(k, current, r.Patch, r.Type)
 	if err != nil {
 		return nil, invalid("patch: %v", err)
 	}
