@@ -84,14 +84,16 @@ func (c *Core) Decide(s *Snapshot, p *Pod, profile Profile) Decision {
 	return d
 }
 
-// Fits reports whether one node could take a pod.
-func (c *Core) Fits(s *Snapshot, p *Pod, node string) bool {
+// Refused asks whether one node could take a pod: the plugins that say no, none if it
+// fits. A node that is not known is one that is not ready.
+func (c *Core) Refused(s *Snapshot, p *Pod, node string) Set {
 	n := s.nodes[node]
 	if n == nil || !n.known {
-		return false
+		return Plugins(NodeReady)
 	}
 	c.prepare(s, p)
-	return c.fits(n)
+	c.fits(n)
+	return c.refused
 }
 
 func (c *Core) prepare(s *Snapshot, p *Pod) {

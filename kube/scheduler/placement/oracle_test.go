@@ -264,7 +264,9 @@ func (w *world) any() *corev1.Pod {
 	if len(keys) == 0 {
 		return nil
 	}
-	slices.SortFunc(keys, func(a, b Key) int { return slices.Compare([]string{a.Namespace, a.Name}, []string{b.Namespace, b.Name}) })
+	slices.SortFunc(keys, func(a, b Key) int {
+		return slices.Compare([]string{a.Namespace, a.Name}, []string{b.Namespace, b.Name})
+	})
 	return w.oracle.pods[keys[w.rand.IntN(len(keys))]]
 }
 
@@ -299,8 +301,8 @@ func (w *world) decide() {
 		w.Fatalf("it does not fit %s\npod %s\nnode %+v", d.Node, brief(p), n)
 	}
 	for _, n := range w.oracle.nodes {
-		if fits := w.core.Fits(w.snapshot, w.compile(p), n.Name); fits != w.oracle.fits(p, n) {
-			w.Fatalf("Fits(%s) is %v\npod %s\nnode %+v", n.Name, fits, brief(p), n)
+		if fits := w.core.Refused(w.snapshot, w.compile(p), n.Name) == 0; fits != w.oracle.fits(p, n) {
+			w.Fatalf("that it fits %s is %v\npod %s\nnode %+v", n.Name, fits, brief(p), n)
 		}
 	}
 	p.Spec.NodeName = d.Node

@@ -1,0 +1,2 @@
+// Package scheduler gives each pod a node.
+package scheduler
