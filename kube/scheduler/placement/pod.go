@@ -75,7 +75,8 @@ const (
 	weighsMemory   = 200 << 20
 )
 
-// NewPod reads a pod.
+// NewPod reads a pod. With an error, what it takes from a node is right still, and
+// whom it wants to be near is not known.
 func NewPod(o *corev1.Pod) (*Pod, error) {
 	spec := &o.Spec
 	asks := api.PodRequests(spec)
@@ -96,13 +97,13 @@ func NewPod(o *corev1.Pod) (*Pod, error) {
 	}
 	var err error
 	if p.nodes, err = compileNodeMatch(spec); err != nil {
-		return nil, fmt.Errorf("pod %s: %w", p.Key, err)
+		return p, err
 	}
-	if err = p.readAffinity(spec.Affinity); err == nil {
-		err = p.readSpread(spec.TopologySpreadConstraints)
+	if err = p.readAffinity(spec.Affinity); err != nil {
+		return p, fmt.Errorf("affinity: %w", err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("pod %s: %w", p.Key, err)
+	if err = p.readSpread(spec.TopologySpreadConstraints); err != nil {
+		return p, fmt.Errorf("topologySpreadConstraints: %w", err)
 	}
 	return p, nil
 }

@@ -77,13 +77,36 @@ func (s *Snapshot) RemoveNode(name string) {
 	s.dropEmpty(n)
 }
 
-// SetPod puts a pod on a node, in place of what was known of it.
-func (s *Snapshot) SetPod(p *Pod, node string) {
+// Freed is which plugins may say yes where a pod goes.
+var Freed = Plugins(NodeResourcesFit, NodePorts, PodTopologySpread, InterPodAffinity)
+
+// company is which plugins may say yes where a pod comes: others want to be near it,
+// and its domain has no longer the fewest.
+var company = Plugins(PodTopologySpread, InterPodAffinity)
+
+// SetPod puts a pod on a node, in place of what was known of it. It returns which
+// plugins may say yes to another pod, on this node or elsewhere, where they said no.
+func (s *Snapshot) SetPod(p *Pod, node string) Set {
+	was, existed := s.pods[p.Key]
 	s.RemovePod(p.Key)
 	n := s.node(node)
 	s.pods[p.Key] = place{p, n}
 	n.count(p, 1)
 	s.tally(p, n, 1)
+	switch {
+	case !existed:
+		return company
+	case was.node != n:
+		return company | Freed
+	}
+	var changed Set
+	if was.pod.terminating != p.terminating || !maps.Equal(was.pod.labels, p.labels) {
+		changed = company
+	}
+	if was.pod.requests.moreThan(&p.requests) {
+		changed |= Plugins(NodeResourcesFit)
+	}
+	return changed
 }
 
 // RemovePod takes a pod out. It reports from where, or "" if it was nowhere.
