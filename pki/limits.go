@@ -9,5 +9,18 @@ const (
 	expirySoon      = 30 * 24 * time.Hour      // Time enough to mend it before it stops the cluster.
 	reloadInterval  = time.Second              // A burst of handshakes rereads the files once.
 	fileBytesMax    = 1 << 20                  // A bundle of hundreds of authorities fits; a wrong file does not fill memory.
+	jsonDepthMax    = 16                       // cfssl's files have six levels.
 	rsaKeyBits      = 2048
+	nameBytesMax    = 253  // Of DNS, without its length bytes.
+	rsaKeyBitsMax   = 8192 // One of these takes seconds to make; more keeps nobody safer.
+)
+
+// Renewal: early enough that a cluster which signs nothing for a tenth of the life
+// loses nobody, and spread, since nodes are often made together.
+const (
+	rotateFirst    = 0.7
+	rotateLast     = 0.9
+	rotateRetryMin = time.Second
+	rotateRetryMax = 5 * time.Minute
+	rotateLook     = time.Hour
 )

@@ -71,6 +71,28 @@ func parseCerts(data []byte, file string) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
+// parseKey reads the first private key of a file.
+func parseKey(data []byte, file string) (crypto.Signer, error) {
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			return nil, fmt.Errorf("%s: %w: %s (is it a key file, in PEM?)", file, ErrNotPEM, keyBlock)
+		}
+		if block.Type != keyBlock {
+			continue
+		}
+		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		signer, ok := key.(crypto.Signer)
+		if !ok {
+			return nil, fmt.Errorf("%s: its key cannot sign", file)
+		}
+		return signer, nil
+	}
+}
+
 func hasKeyBlock(data []byte) bool {
 	for {
 		var block *pem.Block
@@ -84,16 +106,17 @@ func hasKeyBlock(data []byte) bool {
 }
 
 // parsePool reads the authorities that are trusted.
-func parsePool(data []byte, file string) (*x509.CertPool, error) {
+func parsePool(data []byte, file string) (*x509.CertPool, [][]byte, error) {
 	certs, err := parseCerts(data, file)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	pool := x509.NewCertPool()
-	for _, cert := range certs {
+	pool, ders := x509.NewCertPool(), make([][]byte, len(certs))
+	for i, cert := range certs {
 		pool.AddCert(cert)
+		ders[i] = cert.Raw
 	}
-	return pool, nil
+	return pool, ders, nil
 }
 
 func parseAuthority(certPEM, keyPEM []byte) (*Authority, error) {
@@ -112,7 +135,7 @@ func parseAuthority(certPEM, keyPEM []byte) (*Authority, error) {
 	if !cert.IsCA {
 		return nil, fmt.Errorf("%w: %q", ErrNotAuthority, cert.Subject.CommonName)
 	}
-	return &Authority{cert: cert, key: key}, nil
+	return &Authority{cert: cert, key: key, roots: certPEM}, nil
 }
 
 // parseRevoked reads the lists of a file, in PEM or DER, into serial numbers.

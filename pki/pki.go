@@ -8,7 +8,12 @@
 //
 // Always true: a file is written whole or not at all, mode 0600, and what it
 // replaces is kept beside it. A Reloader never takes files it could not serve:
-// it goes on with those it had and says why.
+// it goes on with those it had and says why. A key leaves this package only
+// into its file.
+//
+// What a certificate is good for is said by Terms: those of a built-in Profile,
+// or those that a signing configuration of cfssl gives a name. Names, hosts and
+// keys may come from cfssl's CSR files.
 //
 // A crash while a pair is replaced can leave a new key beside the old
 // certificate. Both old files are kept aside then, and running members do not
@@ -18,56 +23,76 @@ package pki
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/x509"
 	"fmt"
+	"strconv"
+	"strings"
 )
 
-// Profile is what a certificate may be used for.
-type Profile string
-
-// The profiles. A peer is both sides of a connection between members.
-const (
-	Server Profile = "server"
-	Peer   Profile = "peer"
-	Client Profile = "client"
-)
-
-func (p Profile) usages() ([]x509.ExtKeyUsage, error) {
-	switch p {
-	case Server:
-		return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, nil
-	case Peer:
-		return []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, nil
-	case Client:
-		return []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, nil
-	default:
-		return nil, fmt.Errorf("%w: profile %q is none of server, peer, client", ErrRequest, string(p))
-	}
-}
-
-// named reports whether others dial the holder by a name that must be in the
-// certificate.
-func (p Profile) named() bool { return p == Server || p == Peer }
-
-// KeyType is the kind of private key. Zero is ECDSA on P-256.
+// KeyType is the kind of a private key and, after a dash, its size: "ecdsa",
+// "ecdsa-384", "rsa-4096", "ed25519". Zero is ECDSA on P-256.
 type KeyType string
 
-// The key types.
+// The key types, of the usual size.
 const (
-	ECDSA KeyType = "ecdsa" // P-256.
-	RSA   KeyType = "rsa"   // 2048 bits, for clients that know nothing else.
+	ECDSA   KeyType = "ecdsa" // P-256.
+	RSA     KeyType = "rsa"   // 2048 bits, for clients that know nothing else.
+	Ed25519 KeyType = "ed25519"
 )
 
-func (k KeyType) generate() (crypto.Signer, error) {
-	switch k {
-	case ECDSA, "":
-		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	case RSA:
-		return rsa.GenerateKey(rand.Reader, rsaKeyBits)
-	default:
-		return nil, fmt.Errorf("%w: key type %q is none of ecdsa, rsa", ErrRequest, string(k))
+// spec is the algorithm and the size, where there are several.
+func (k KeyType) spec() (algorithm KeyType, size int, err error) {
+	name, text, sized := strings.Cut(string(k), "-")
+	if size, err = strconv.Atoi(text); sized && err != nil {
+		return "", 0, fmt.Errorf("%w: key type %q: %q is no size: say for example rsa-4096", ErrRequest, string(k), text)
 	}
+	switch algorithm = KeyType(name); algorithm {
+	case ECDSA, "":
+		algorithm = ECDSA
+		if !sized {
+			size = 256
+		}
+		if curves[size] == nil {
+			return "", 0, fmt.Errorf("%w: an ECDSA key has 256, 384 or 521 bits, not %d", ErrRequest, size)
+		}
+	case RSA:
+		if !sized {
+			size = rsaKeyBits
+		}
+		if size < rsaKeyBits || size > rsaKeyBitsMax {
+			return "", 0, fmt.Errorf("%w: an RSA key has %d to %d bits, not %d", ErrRequest, rsaKeyBits, rsaKeyBitsMax, size)
+		}
+	case Ed25519:
+		if sized {
+			return "", 0, fmt.Errorf("%w: an ed25519 key has one size: leave it out", ErrRequest)
+		}
+	default:
+		return "", 0, fmt.Errorf("%w: key type %q is none of ecdsa, rsa, ed25519", ErrRequest, string(k))
+	}
+	return algorithm, size, nil
+}
+
+var curves = map[int]elliptic.Curve{256: elliptic.P256(), 384: elliptic.P384(), 521: elliptic.P521()}
+
+func (k KeyType) check() error {
+	_, _, err := k.spec()
+	return err
+}
+
+func (k KeyType) generate() (crypto.Signer, error) {
+	algorithm, size, err := k.spec()
+	if err != nil {
+		return nil, err
+	}
+	switch algorithm {
+	case RSA:
+		return rsa.GenerateKey(rand.Reader, size)
+	case Ed25519:
+		_, key, err := ed25519.GenerateKey(rand.Reader)
+		return key, err
+	}
+	return ecdsa.GenerateKey(curves[size], rand.Reader)
 }

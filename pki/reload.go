@@ -45,10 +45,12 @@ type Reloader struct {
 
 // loaded is one state of the files. Never changed.
 type loaded struct {
-	raw     [4][]byte // Cert, key, CA, CRL.
-	pair    *tls.Certificate
-	pool    *x509.CertPool
-	revoked map[string]bool // By serial number, as etcd: whose list it is does not matter.
+	raw  [4][]byte // Cert, key, CA, CRL.
+	pair *tls.Certificate
+	pool *x509.CertPool
+	// The certificates of pool in DER.
+	authorities [][]byte
+	revoked     map[string]bool // By serial number, as etcd: whose list it is does not matter.
 }
 
 // NewReloader reads the files once. What is wrong with them is an error that
@@ -126,7 +128,7 @@ func (r *Reloader) load() (*loaded, error) {
 		}
 	}
 	if f.CA != "" {
-		if l.pool, err = parsePool(l.raw[2], f.CA); err != nil {
+		if l.pool, l.authorities, err = parsePool(l.raw[2], f.CA); err != nil {
 			return nil, err
 		}
 	}

@@ -19,7 +19,7 @@ func (s Store) SelfSigned(name string, hosts []string, validity time.Duration) (
 		return files, err
 	}
 	now := s.Clock.Wall()
-	template, err := Request{Profile: Peer, CommonName: "holdfast", Hosts: hosts, Validity: validity}.template(now)
+	template, _, err := Request{Profile: Peer, CommonName: "holdfast", Hosts: hosts, Validity: validity}.template(now)
 	if err != nil {
 		return files, err
 	}
@@ -28,7 +28,7 @@ func (s Store) SelfSigned(name string, hosts []string, validity time.Duration) (
 	if err != nil {
 		return files, err
 	}
-	pair, err := sign(template, template, key, key)
+	pair, err := signPair(template, template, key, key)
 	if err != nil {
 		return files, err
 	}

@@ -3,6 +3,7 @@ package pki
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/vfs"
@@ -10,8 +11,12 @@ import (
 
 const (
 	authorityName = "ca"
+	oldName       = "ca-old"  // The authority before a rotation, and
+	nextName      = "ca-next" // the one after.
 	asideStamp    = "20060102T150405.000000000Z"
 )
+
+var reservedNames = map[string]bool{authorityName: true, oldName: true, nextName: true}
 
 // Store is a folder of PEM files.
 type Store struct {
@@ -22,13 +27,16 @@ type Store struct {
 	// Replace lets files that exist be replaced; the old ones are kept beside
 	// the new. Without it they are an error.
 	Replace bool
+
+	Requests bool // Write NAME.csr too, as cfssl does.
 }
 
 // Written tells what became of the files.
 type Written struct {
-	Cert, Key string
-	Aside     []string // Copies of what was there before.
-	Pair      *Pair
+	Cert, Key, CSR string
+	Aside          []string // Copies of what was there before.
+	Pair           *Pair
+	Kept           bool // A Set found the pair in place and left it.
 }
 
 // CreateAuthority makes ca.pem and ca-key.pem.
@@ -70,8 +78,8 @@ func (s Store) Issue(a *Authority, name string, req Request) (*Written, error) {
 	if name == "" {
 		name = string(req.Profile)
 	}
-	if name != filepath.Base(name) || name == authorityName || name == "." || name == ".." {
-		return nil, fmt.Errorf("%w: %q cannot name a pair of files", ErrRequest, name)
+	if err := checkFileName(name); err != nil {
+		return nil, err
 	}
 	if err := s.vacant(name); err != nil {
 		return nil, err
@@ -81,6 +89,33 @@ func (s Store) Issue(a *Authority, name string, req Request) (*Written, error) {
 		return nil, err
 	}
 	return s.write(name, pair)
+}
+
+// Sign makes NAME.pem for a request whose key stays with who made it.
+func (s Store) Sign(a *Authority, name string, csr []byte, req Request) (*Written, error) {
+	if err := checkFileName(name); err != nil {
+		return nil, err
+	}
+	if err := s.vacant(name); err != nil {
+		return nil, err
+	}
+	cert, notAfter, err := a.Sign(csr, req, s.Clock.Wall())
+	if err != nil {
+		return nil, err
+	}
+	w := &Written{Pair: &Pair{Cert: cert, NotAfter: notAfter}}
+	w.Cert, _ = s.names(name)
+	if err := s.keepAside(w, w.Cert); err != nil {
+		return nil, err
+	}
+	return w, vfs.ReplaceFile(s.FS, w.Cert, cert)
+}
+
+func checkFileName(name string) error {
+	if name != filepath.Base(name) || strings.HasPrefix(name, ".") || reservedNames[name] {
+		return fmt.Errorf("%w: %q cannot name a pair of files", ErrRequest, name)
+	}
+	return nil
 }
 
 // Files returns the names that a pair has in this folder, for a Reloader.
@@ -122,9 +157,14 @@ func (s Store) write(name string, pair *Pair) (*Written, error) {
 	}
 	w := &Written{Pair: pair}
 	w.Cert, w.Key = s.names(name)
-	stamp := s.Clock.Wall().UTC().Format(asideStamp)
 	for _, file := range []string{w.Cert, w.Key} {
-		if err := s.keepAside(w, file, stamp); err != nil {
+		if err := s.keepAside(w, file); err != nil {
+			return nil, err
+		}
+	}
+	if s.Requests {
+		w.CSR = filepath.Join(s.Dir, name+".csr")
+		if err := vfs.ReplaceFile(s.FS, w.CSR, pair.CSR); err != nil {
 			return nil, err
 		}
 	}
@@ -139,7 +179,7 @@ func (s Store) write(name string, pair *Pair) (*Written, error) {
 
 // keepAside copies rather than renames, so that there is never a moment
 // without a file.
-func (s Store) keepAside(w *Written, file, stamp string) error {
+func (s Store) keepAside(w *Written, file string) error {
 	exists, err := vfs.Exists(s.FS, file)
 	if err != nil || !exists {
 		return err
@@ -148,7 +188,7 @@ func (s Store) keepAside(w *Written, file, stamp string) error {
 	if err != nil {
 		return err
 	}
-	aside := file + ".old-" + stamp
+	aside := file + ".old-" + s.Clock.Wall().UTC().Format(asideStamp)
 	if err := vfs.ReplaceFile(s.FS, aside, old); err != nil {
 		return err
 	}

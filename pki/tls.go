@@ -1,15 +1,27 @@
 package pki
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"slices"
+
+	"github.com/holdfast-db/holdfast/internal/clock"
 )
 
 // ServerOptions is what a server asks of its clients.
 type ServerOptions struct {
 	// ClientAuth demands client certificates. A CA among the files does so too.
 	ClientAuth bool
+
+	// Optional lets in who shows no certificate: one who has none yet asks for his
+	// first. One that is shown is checked all the same.
+	Optional bool
+
+	// ShowAuthority sends the trusted authorities along, so that who knows only the
+	// hash of one can check the certificate (see Pinned).
+	ShowAuthority bool
 }
 
 // Policy narrows which connections are good, on both sides.
@@ -50,12 +62,18 @@ func (r *Reloader) ServerConfig(o ServerOptions) (*tls.Config, error) {
 	}
 	if f.CA != "" {
 		base.ClientAuth = tls.RequireAndVerifyClientCert
+		if o.Optional {
+			base.ClientAuth = tls.VerifyClientCertIfGiven
+		}
 	}
 	config := base.Clone()
 	config.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		now := r.look()
 		c := base.Clone()
 		c.Certificates = []tls.Certificate{*now.pair}
+		if o.ShowAuthority {
+			c.Certificates[0].Certificate = slices.Concat(now.pair.Certificate, now.authorities)
+		}
 		c.ClientCAs = now.pool
 		c.VerifyConnection = func(cs tls.ConnectionState) error { return r.admit(now, cs) }
 		return c, nil
@@ -86,6 +104,36 @@ func (r *Reloader) ClientConfig(serverName string) *tls.Config {
 		}
 	}
 	return config
+}
+
+// Pinned returns a configuration for dialing a server of whose authority only the
+// SHA-256 of its certificate is known. The server must send that certificate, and
+// its own must be signed by it, now, for a server of this name: nothing is sent to
+// it before.
+func Pinned(serverName string, authority [sha256.Size]byte, clk clock.Clock) *tls.Config {
+	return &tls.Config{
+		Time:               clk.Wall,
+		MinVersion:         tls.VersionTLS12,
+		ServerName:         serverName,
+		InsecureSkipVerify: true, // VerifyConnection does it: there is no pool before the certificates are seen.
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			certs := cs.PeerCertificates
+			i := slices.IndexFunc(certs, func(c *x509.Certificate) bool { return sha256.Sum256(c.Raw) == authority })
+			if i < 1 || !certs[i].IsCA {
+				return fmt.Errorf("%w: the server shows no authority with the hash %x: is it another cluster, or was the authority rotated since the token was made?", ErrNotAllowed, authority[:6])
+			}
+			roots, between := x509.NewCertPool(), x509.NewCertPool()
+			roots.AddCert(certs[i])
+			for _, c := range certs[1:] {
+				between.AddCert(c)
+			}
+			_, err := certs[0].Verify(x509.VerifyOptions{
+				Roots: roots, Intermediates: between, DNSName: serverName, CurrentTime: clk.Wall(),
+				KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+			})
+			return err
+		},
+	}
 }
 
 // admit refuses a certificate of the other side that was verified but is
