@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -34,6 +35,9 @@ func ParseCSR(data []byte) (*x509.CertificateRequest, error) {
 	}
 	if err := csr.CheckSignature(); err != nil {
 		return nil, fmt.Errorf("%w: its signature is not that of its key: %w", ErrRequest, err)
+	}
+	if key, isRSA := csr.PublicKey.(*rsa.PublicKey); isRSA && (key.N.BitLen() < rsaKeyBits || key.N.BitLen() > rsaKeyBitsMax) {
+		return nil, fmt.Errorf("%w: an RSA key has %d to %d bits, not %d", ErrRequest, rsaKeyBits, rsaKeyBitsMax, key.N.BitLen())
 	}
 	return csr, nil
 }

@@ -73,6 +73,17 @@ func (s Store) Authority() (*Authority, error) {
 	return a, nil
 }
 
+// Trusted reads ca.pem, with or without its key: the authorities in PEM.
+func (s Store) Trusted() ([]byte, error) {
+	file, _ := s.names(authorityName)
+	data, err := readFile(s.FS, file)
+	if err != nil {
+		return nil, err
+	}
+	_, err = parseCerts(data, file)
+	return data, err
+}
+
 // Issue makes NAME.pem and NAME-key.pem. An empty name is the profile's.
 func (s Store) Issue(a *Authority, name string, req Request) (*Written, error) {
 	if name == "" {
