@@ -23,13 +23,22 @@ type certFlags struct {
 func (f *certFlags) declare(fs *pflag.FlagSet, commonName string) {
 	fs.StringVar(&f.dir, "dir", ".", "folder of the files")
 	fs.StringVar(&f.commonName, "cn", commonName, "common name")
-	fs.StringVar(&f.key, "key-type", string(pki.ECDSA), "kind of key: ecdsa (P-256) or rsa (2048)")
+	fs.StringVar(&f.key, "key-type", string(pki.ECDSA), "kind of key: ecdsa, ecdsa-384, ecdsa-521, rsa, rsa-4096, ed25519")
 	fs.DurationVar(&f.validity, "validity", 0, "how long it is valid (default 43800h, 5 years)")
 	fs.BoolVar(&f.replace, "replace", false, "replace files that exist; the old ones are kept beside them")
 }
 
 func (f *certFlags) store() pki.Store {
 	return pki.Store{FS: vfs.OS(), Clock: clock.Real(), Dir: f.dir, Replace: f.replace}
+}
+
+// authority is the one of the folder.
+func (f *certFlags) authority(store pki.Store) (*pki.Authority, error) {
+	a, err := store.Authority()
+	if err != nil {
+		return nil, exit(exitFailed, fmt.Errorf("%w; 'holdfastctl certs ca --dir %s' makes the authority", err, f.dir))
+	}
+	return a, nil
 }
 
 func (c *ctl) certsCommand() *cobra.Command {
@@ -44,13 +53,25 @@ certificate for each member, and a client certificate for each who connects.
   holdfastctl certs peer   --dir certs --hosts 10.0.0.1,db1.example.com
   holdfastctl certs client --dir certs --cn alice
 
+Or all that a cluster with nodes needs at once, again with each node that is added:
+
+  holdfastctl certs set    --dir certs --hosts 10.0.0.1,db1.example.com --node n1=10.0.0.7
+
+Files of cfssl are read as they are: a signing configuration with profiles, and CSR
+files.
+
+  holdfastctl certs init   --dir certs --config ca-config.json --csr ca-csr.json
+  holdfastctl certs issue  --dir certs --profile www --csr web-csr.json --name web
+
 Members read new files without a restart. Keep ca-key.pem away from them.
 `,
 	}
 	cmd.AddCommand(c.certsAuthorityCommand(),
 		c.certsIssueCommand(pki.Server, "Makes server.pem and server-key.pem, which clients see"),
 		c.certsIssueCommand(pki.Peer, "Makes peer.pem and peer-key.pem, by which members know each other"),
-		c.certsIssueCommand(pki.Client, "Makes client.pem and client-key.pem, by which a client is known"))
+		c.certsIssueCommand(pki.Client, "Makes client.pem and client-key.pem, by which a client is known"),
+		c.certsInitCommand(), c.certsSetCommand(), c.certsProfileCommand(), c.certsSignCommand(),
+		c.certsRenewCommand(), c.certsCheckCommand(), c.certsRotateCommand())
 	return cmd
 }
 
@@ -84,9 +105,9 @@ func (c *ctl) certsIssueCommand(profile pki.Profile, short string) *cobra.Comman
 				f.commonName = f.name
 			}
 			store := f.store()
-			authority, err := store.Authority()
+			authority, err := f.authority(store)
 			if err != nil {
-				return exit(exitFailed, fmt.Errorf("%w; 'holdfastctl certs ca --dir %s' makes the authority", err, f.dir))
+				return err
 			}
 			w, err := store.Issue(authority, f.name, pki.Request{
 				Profile: profile, CommonName: f.commonName, Organizations: f.organizations, Hosts: f.hosts, Validity: f.validity, Key: pki.KeyType(f.key),
@@ -106,19 +127,35 @@ func (c *ctl) certsIssueCommand(profile pki.Profile, short string) *cobra.Comman
 	return cmd
 }
 
-// written tells about new files.
-func (c *ctl) written(w *pki.Written, err error) error {
+// certsFailed gives what went wrong its exit code.
+func certsFailed(err error) error {
 	switch {
 	case errors.Is(err, pki.ErrExists):
 		return exit(exitFailed, fmt.Errorf("%w (--replace)", err))
 	case errors.Is(err, pki.ErrRequest):
 		return exit(exitArguments, err)
-	case err != nil:
+	default:
 		return exit(exitFailed, err)
+	}
+}
+
+// written tells about new files.
+func (c *ctl) written(w *pki.Written, err error) error {
+	if err != nil {
+		return certsFailed(err)
+	}
+	if w.Kept {
+		fmt.Fprintf(c.out, "there   %s, stays as it is\n", w.Cert)
+		return nil
 	}
 	for _, old := range w.Aside {
 		fmt.Fprintf(c.out, "kept    %s\n", old)
 	}
-	fmt.Fprintf(c.out, "written %s, valid until %s\nwritten %s\n", w.Cert, w.Pair.NotAfter.UTC().Format(time.DateOnly), w.Key)
+	fmt.Fprintf(c.out, "written %s, valid until %s\n", w.Cert, w.Pair.NotAfter.UTC().Format(time.DateOnly))
+	for _, file := range []string{w.Key, w.CSR} {
+		if file != "" {
+			fmt.Fprintf(c.out, "written %s\n", file)
+		}
+	}
 	return nil
 }

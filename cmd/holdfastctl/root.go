@@ -88,6 +88,7 @@ func (c *ctl) rootCommand() *cobra.Command {
 	add(groupAuth, c.authCommand(), c.userCommand(), c.roleCommand())
 	add(groupFiles, c.backupCommand(), c.archiveCommand(), c.restoreCommand(), c.recoverCommand(), c.repairCommand())
 	add(groupFiles, c.certsCommand(), c.inspectCommand(), c.diffCommand(), c.forkCommand())
+	add(groupAuth, c.tokenCommand())
 	add(groupUtility, c.benchCommand(), c.mirrorCommand(), c.versionCommand(), c.optionsCommand())
 	root.SetHelpCommandGroupID(groupUtility)
 	root.SetCompletionCommandGroupID(groupUtility)
