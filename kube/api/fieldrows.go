@@ -83,9 +83,9 @@ var fieldSections = []section{
 	{"HorizontalPodAutoscaler", reflect.TypeFor[autoscalingv2.HorizontalPodAutoscaler](), []row{
 		{"spec.scaleTargetRef.** spec.minReplicas spec.maxReplicas", Done, "of Deployments and ReplicaSets"},
 		{"spec.metrics[].type", Done, ""},
-		{"spec.metrics[].resource.**", Done, "CPU and memory"},
-		{"spec.metrics[].containerResource.** spec.metrics[].pods.** spec.metrics[].object.** spec.metrics[].external.**", Refused, "there are no other measurements than CPU and memory of pods"},
-		{"spec.metrics[].type=ContainerResource spec.metrics[].type=Pods spec.metrics[].type=Object spec.metrics[].type=External", Refused, "there are no other measurements than CPU and memory of pods"},
+		{"spec.metrics[].resource.** spec.metrics[].containerResource.**", Done, "CPU and memory"},
+		{"spec.metrics[].pods.** spec.metrics[].object.** spec.metrics[].external.**", Refused, "there are no other measurements than CPU and memory of pods"},
+		{"spec.metrics[].type=Pods spec.metrics[].type=Object spec.metrics[].type=External", Refused, "there are no other measurements than CPU and memory of pods"},
 		{"spec.behavior.scaleUp.stabilizationWindowSeconds spec.behavior.scaleUp.selectPolicy spec.behavior.scaleUp.policies.**", Done, ""},
 		{"spec.behavior.scaleDown.stabilizationWindowSeconds spec.behavior.scaleDown.selectPolicy spec.behavior.scaleDown.policies.**", Done, ""},
 		{"spec.behavior.scaleUp.tolerance spec.behavior.scaleDown.tolerance", Ignored, "the tolerance is 10 %"},
@@ -142,8 +142,7 @@ var fieldSections = []section{
 	{"Security context of a pod", reflect.TypeFor[corev1.PodSecurityContext](), podSecurityRows},
 	{"Security context of a container", reflect.TypeFor[corev1.SecurityContext](), securityRows},
 	{"Pod affinity term", reflect.TypeFor[corev1.PodAffinityTerm](), []row{
-		{"namespaces topologyKey", Done, ""},
-		{"matchLabelKeys mismatchLabelKeys", Refused, "the scheduler would count other pods than those that are meant"},
+		{"namespaces topologyKey matchLabelKeys mismatchLabelKeys", Done, ""},
 	}},
 }
 

@@ -61,7 +61,7 @@ func (p *problems) once(path *field.Path, updated, old string) {
 	}
 }
 
-const podUpdates = "of a pod's spec only images, activeDeadlineSeconds (less) and more tolerations may change; change its Deployment, or delete the pod and create it anew"
+const podUpdates = "of a pod's spec only images, activeDeadlineSeconds (less), tolerations (more) and schedulingGates (fewer) may change; change its Deployment, or delete the pod and create it anew"
 
 func (p *problems) podUpdate(updated, old *corev1.PodSpec, path *field.Path) {
 	if updated.NodeName != old.NodeName {
@@ -77,7 +77,13 @@ func (p *problems) podUpdate(updated, old *corev1.PodSpec, path *field.Path) {
 			p.add(field.Forbidden(path.Child("activeDeadlineSeconds"), "can only become less"))
 		}
 	}
+	for i, gate := range updated.SchedulingGates {
+		if !slices.Contains(old.SchedulingGates, gate) {
+			p.add(field.Forbidden(path.Child("schedulingGates").Index(i), "a gate can only be taken away"))
+		}
+	}
 	rest := updated.DeepCopy()
+	rest.SchedulingGates = old.SchedulingGates
 	rest.NodeName = old.NodeName
 	rest.Tolerations = old.Tolerations
 	rest.ActiveDeadlineSeconds = old.ActiveDeadlineSeconds

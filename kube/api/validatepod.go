@@ -16,6 +16,7 @@ func (p *problems) podSpec(s *corev1.PodSpec, path *field.Path) {
 	p.dns(s, path)
 	if s.NodeName != "" {
 		p.invalid(path.Child("nodeName"), s.NodeName, valid.IsDNS1123Subdomain(s.NodeName))
+		p.absent(len(s.SchedulingGates) > 0, path.Child("nodeName"), "a pod that schedulingGates hold back has no node")
 	}
 	if s.PriorityClassName != "" {
 		p.invalid(path.Child("priorityClassName"), s.PriorityClassName, valid.IsDNS1123Subdomain(s.PriorityClassName))

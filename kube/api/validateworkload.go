@@ -105,9 +105,7 @@ func (p *problems) autoscaler(s *autoscalingv2.HorizontalPodAutoscalerSpec, path
 		m, at := &s.Metrics[i], path.Child("metrics").Index(i)
 		oneOf(p, at.Child("type"), m.Type, autoscalingv2.ResourceMetricSourceType, autoscalingv2.ContainerResourceMetricSourceType,
 			autoscalingv2.PodsMetricSourceType, autoscalingv2.ObjectMetricSourceType, autoscalingv2.ExternalMetricSourceType)
-		if m.Type == autoscalingv2.ResourceMetricSourceType {
-			p.metric(m.Resource, at.Child("resource"))
-		}
+		p.metric(m, at)
 	}
 	if b := s.Behavior; b != nil {
 		p.rules(b.ScaleUp, path.Child("behavior", "scaleUp"))
@@ -115,13 +113,24 @@ func (p *problems) autoscaler(s *autoscalingv2.HorizontalPodAutoscalerSpec, path
 	}
 }
 
-func (p *problems) metric(m *autoscalingv2.ResourceMetricSource, path *field.Path) {
-	if m == nil {
-		p.add(field.Required(path, "as type is Resource"))
-		return
+func (p *problems) metric(m *autoscalingv2.MetricSpec, path *field.Path) {
+	switch {
+	case m.Type == autoscalingv2.ResourceMetricSourceType && m.Resource != nil:
+		p.measured(m.Resource.Name, &m.Resource.Target, path.Child("resource"))
+	case m.Type == autoscalingv2.ResourceMetricSourceType:
+		p.add(field.Required(path.Child("resource"), "as type is Resource"))
+	case m.Type == autoscalingv2.ContainerResourceMetricSourceType && m.ContainerResource != nil:
+		at := path.Child("containerResource")
+		p.required(at.Child("container"), m.ContainerResource.Container, "whose use is measured")
+		p.measured(m.ContainerResource.Name, &m.ContainerResource.Target, at)
+	case m.Type == autoscalingv2.ContainerResourceMetricSourceType:
+		p.add(field.Required(path.Child("containerResource"), "as type is ContainerResource"))
 	}
-	oneOf(p, path.Child("name"), m.Name, corev1.ResourceCPU, corev1.ResourceMemory)
-	t, at := &m.Target, path.Child("target")
+}
+
+func (p *problems) measured(name corev1.ResourceName, t *autoscalingv2.MetricTarget, path *field.Path) {
+	oneOf(p, path.Child("name"), name, corev1.ResourceCPU, corev1.ResourceMemory)
+	at := path.Child("target")
 	switch t.Type {
 	case autoscalingv2.UtilizationMetricType:
 		if t.AverageUtilization == nil {
