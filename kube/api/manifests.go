@@ -157,25 +157,19 @@ func (f *manifestFile) object(v *value, name, version string) {
 		f.problems = append(f.problems, c.problems...)
 		return
 	}
-	text, err := json.Marshal(v.plain())
+	tree, _ := v.plain().(map[string]any) // It is an object: document looked.
+	tree["apiVersion"], tree["kind"] = k.APIVersion, k.Name // An item may leave them to its list.
+	text, err := json.Marshal(tree)
 	if err != nil {
 		f.problem(atLine(v.line, "%v", err))
 		return
 	}
-	o, err := DecodeJSON(k, withKind(text, k, v))
+	o, err := DecodeJSON(k, text)
 	if err != nil {
 		f.problem(atLine(v.line, "%v", err))
 		return
 	}
 	f.checked(k, o, text, v.line, c.lines)
-}
-
-// withKind adds kind and version to the item of a list that leaves them to the list.
-func withKind(text []byte, k *Kind, v *value) []byte {
-	if v.member("kind") != nil {
-		return text
-	}
-	return fmt.Appendf(nil, `{"apiVersion":%q,"kind":%q,%s`, k.APIVersion, k.Name, text[1:])
 }
 
 func kindAt(v *value, name, version string) (*Kind, error) {

@@ -112,7 +112,8 @@ func (p *problems) endpoint(at *field.Path, text string, kind discoveryv1.Addres
 		p.add(field.Invalid(at, text, "must be an address of type "+string(kind)))
 		return
 	}
-	p.absent(ip.IsLoopback() || ip.IsUnspecified() || ip.IsMulticast() || ip.IsLinkLocalUnicast(), at, "no pod has such an address: "+text)
+	// Loopback may be one: where all runs on one machine without a network of its own.
+	p.absent(ip.IsUnspecified() || ip.IsMulticast() || ip.IsLinkLocalUnicast(), at, "no pod has such an address: "+text)
 }
 
 // dataBytesMax bounds what a ConfigMap or Secret holds, as Kubernetes does: an
