@@ -157,7 +157,7 @@ func (f *manifestFile) object(v *value, name, version string) {
 		f.problems = append(f.problems, c.problems...)
 		return
 	}
-	tree, _ := v.plain().(map[string]any) // It is an object: document looked.
+	tree, _ := v.plain().(map[string]any)                   // It is an object: document looked.
 	tree["apiVersion"], tree["kind"] = k.APIVersion, k.Name // An item may leave them to its list.
 	text, err := json.Marshal(tree)
 	if err != nil {
