@@ -100,6 +100,11 @@ func TestARefusedBindReadsThatNodeAnewAndTriesAgainAtOnce(t *testing.T) {
 	if d.where("faster") != "a" || d.core.Refused(d.snapshot, b.pod.pod, "a") == 0 {
 		t.Errorf("faster on %q", d.where("faster"))
 	}
+	// Neither does an older read that comes back later.
+	d.learn(b.pod.pod.Key, "a", &facts{pod: pod("web", "2", "", 3), node: &nodeFacts{node: node("a", "1", 6), revision: 7}})
+	if d.where("faster") != "a" || d.where("web") != "a" {
+		t.Errorf("after an old read: faster on %q, web on %q", d.where("faster"), d.where("web"))
+	}
 	d.bound(b, nil, nil)
 	d.podChanged(pod("web", "2", "", 3), pod("web", "2", "a", 11))
 	if d.where("web") != "a" || len(d.assumed) != 0 || d.inFlight != 0 || len(d.queue.pods) != 0 {
