@@ -144,8 +144,9 @@ func (t *term) learn(k placement.Key, node string, f *facts) {
 	if f.node == nil {
 		return
 	}
-	if known, ok := t.nodes.Get("", node); newer(f.node.node, known, ok, t.nodes.Revision()) {
-		t.read.nodes[node] = versionOf(f.node.node)
+	v := versionOf(f.node.node)
+	if known, ok := t.nodes.Get("", node); v > t.read.nodes[node] && newer(f.node.node, known, ok, t.nodes.Revision()) {
+		t.read.nodes[node] = v
 		t.changed(node, t.snapshot.SetNode(f.node.node))
 	}
 	there := map[placement.Key]bool{}
@@ -154,7 +155,7 @@ func (t *term) learn(k placement.Key, node string, f *facts) {
 		t.podRead(o)
 	}
 	for _, p := range t.snapshot.PodsOn(node) {
-		if there[p.Key] || t.assumed[p.Key] != nil {
+		if there[p.Key] || t.assumed[p.Key] != nil || t.read.pods[p.Key] > f.node.revision {
 			continue
 		}
 		if o, ok := t.pods.Get(p.Namespace, p.Name); !ok || versionOf(o) <= f.node.revision {
@@ -163,10 +164,12 @@ func (t *term) learn(k placement.Key, node string, f *facts) {
 	}
 }
 
-// podRead takes in a pod that was read, unless the informer knows a newer one.
+// podRead takes in a pod that was read, unless the informer knows a newer one, or one
+// was read: reads come back in any order.
 func (t *term) podRead(o *corev1.Pod) {
-	if known, ok := t.pods.Get(o.Namespace, o.Name); newer(o, known, ok, t.pods.Revision()) {
-		t.read.pods[keyOf(o)] = versionOf(o)
+	k, v := keyOf(o), versionOf(o)
+	if known, ok := t.pods.Get(o.Namespace, o.Name); v > t.read.pods[k] && newer(o, known, ok, t.pods.Revision()) {
+		t.read.pods[k] = v
 		t.podIs(o)
 	}
 }

@@ -25,7 +25,9 @@ const (
 	parkedLook = 10 * time.Second
 
 	// wakeInterval is how often events wake pods: a pass looks at each pod that waits.
+	// Where thousands do, there is a pause of wakePause times what the pass took.
 	wakeInterval = 50 * time.Millisecond
+	wakePause    = 10
 
 	// wakeNodesMax nodes are looked at one by one in a pass. If more have changed, all
 	// pods are woken that one of the changes could help.

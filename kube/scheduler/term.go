@@ -41,7 +41,7 @@ type term struct {
 // changes are what could help parked pods, until the next pass.
 type changes struct {
 	nodes map[string]placement.Set // "": elsewhere.
-	last  time.Duration            // When the last pass was.
+	next  time.Duration            // When the next pass may be.
 }
 
 func newTerm(s *Scheduler, fence *kubepb.Fence) *term {
@@ -52,7 +52,7 @@ func newTerm(s *Scheduler, fence *kubepb.Fence) *term {
 		snapshot: placement.New(), core: placement.NewCore(s.seed), queue: newQueue(), assumed: map[placement.Key]*binding{},
 	}
 	t.read = read{pods: map[placement.Key]int64{}, nodes: map[string]int64{}}
-	t.changes = changes{nodes: map[string]placement.Set{}, last: -wakeInterval}
+	t.changes = changes{nodes: map[string]placement.Set{}}
 	t.reports = newReporter(s, t.pods.Get)
 	t.pods.OnChange(func(old, now *corev1.Pod) { t.inbox.put(func() { t.podChanged(old, now) }) })
 	t.nodes.OnChange(func(old, now *corev1.Node) { t.inbox.put(func() { t.nodeChanged(old, now) }) })
@@ -121,10 +121,9 @@ func (t *term) wake(now time.Duration) time.Duration {
 	if len(c.nodes) == 0 {
 		return parkedLook
 	}
-	if d := c.last + wakeInterval - now; d > 0 {
-		return d
+	if c.next > now {
+		return c.next - now
 	}
-	c.last = now
 	var all placement.Set
 	for _, to := range c.nodes {
 		all |= to
@@ -135,6 +134,8 @@ func (t *term) wake(now time.Duration) time.Duration {
 	}
 	t.queue.wake(now, all, helps)
 	clear(c.nodes)
+	cost := t.clock.Mono() - now
+	c.next = now + max(wakeInterval, wakePause*cost)
 	return parkedLook
 }
 

@@ -1,5 +1,7 @@
 package placement
 
+import "slices"
+
 // spreading is a hard constraint with what is counted now.
 type spreading struct {
 	*constraint
@@ -73,11 +75,12 @@ func (c *Core) walkSpread() {
 		k.private = make(map[string]int64)
 		k.counts = k.private
 	}
+	all := slices.ContainsFunc(c.spread, func(k spreading) bool { return k.anyNode })
 	for _, n := range c.snapshot.known() {
-		if !c.hasDomains(n) {
+		selected := c.pod.nodes.matches(n)
+		if !selected && !all || !c.hasDomains(n) {
 			continue
 		}
-		selected := c.pod.nodes.matches(n)
 		for i := range c.spread {
 			k := &c.spread[i]
 			if !selected && !k.anyNode || k.withoutTaints && !c.toleratesAll(n) {
