@@ -248,34 +248,17 @@ func CreateFrom(cfg Config, seed Seed) (*Store, error) {
 	if m.HistoryMark, err = log.End().AppendBinary(nil); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
-	db, err := backend.Create(cfg.base(), m)
+	// Both of its meta pages tell of the rows: bbolt falls back to the other one
+	// when the newest is damaged.
+	db, err := backend.Create(cfg.base(), m, backend.Rows{Next: seed.Next, Small: seed.Rows})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("create store: %w", err), log.Close())
-	}
-	if err := fill(db, &seed, m); err != nil {
-		return nil, errors.Join(fmt.Errorf("create store: %w", err), db.Close(), log.Close())
 	}
 	s, err := start(cfg, db, log)
 	if err == nil {
 		s.created = true
 	}
 	return s, err
-}
-
-func fill(db *backend.DB, seed *Seed, m backend.Meta) error {
-	if seed.Next != nil {
-		if err := db.Load(seed.Next); err != nil {
-			return err
-		}
-	}
-	// Twice: bbolt falls back to the commit before the last when the newest meta
-	// page is damaged, and nothing tells then that it holds a part only.
-	for range 2 {
-		if _, err := db.Checkpoint(seed.Rows, m); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Open opens a store as of its last checkpoint.
