@@ -153,6 +153,20 @@ func Files(dir string) (base, history string) {
 	return filepath.Join(dir, baseName), filepath.Join(dir, historyName)
 }
 
+// VerifyBase reads all of base of a store that is closed, as its next Open will
+// find it.
+func VerifyBase(ctx context.Context, cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	db, err := backend.Open(cfg.base())
+	if err != nil {
+		return err
+	}
+	_, err = db.Verify(ctx, nil)
+	return errors.Join(err, db.Close())
+}
+
 const (
 	baseName    = "base.db"
 	historyName = "history"

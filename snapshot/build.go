@@ -15,32 +15,42 @@ import (
 // cfg.Dir, closed and durable. current is the state that it is to replace, and
 // what it may continue; Receive only reads it. After an error cfg.Dir is gone.
 func Receive(r io.Reader, cfg mvcc.Config, current *mvcc.Store) (*Received, error) {
-	return receive(r, cfg, func(s *reader) (*Received, error) { return s.receive(cfg, current) })
+	s, err := newReader(r)
+	return receive(s, err, cfg, func(s *reader) (*Received, error) { return s.receive(cfg, current) })
 }
 
 // ReceiveWhole is Receive where there is no state that can be relied on: only a
 // snapshot of everything will do.
 func ReceiveWhole(r io.Reader, cfg mvcc.Config, id mvcc.Identity) (*Received, error) {
-	return receive(r, cfg, func(s *reader) (*Received, error) {
-		if err := s.checkIdentity(id); err != nil {
-			return nil, err
-		}
-		if s.header.HistoryOnly {
-			return nil, fmt.Errorf("it continues a state that is not here: %w", ErrHistoryOnly)
-		}
-		b, err := beginStore(s, cfg, id)
-		if err != nil {
-			return nil, err
-		}
-		if err := b.finish(); err != nil {
-			return nil, errors.Join(err, b.store.Close())
-		}
-		return b.received(), b.store.Close()
-	})
+	s, err := newReader(r)
+	return receive(s, err, cfg, func(s *reader) (*Received, error) { return s.receiveWhole(cfg, id) })
 }
 
-func receive(r io.Reader, cfg mvcc.Config, take func(*reader) (*Received, error)) (*Received, error) {
-	s, err := newReader(r)
+// ReceiveExtended is ReceiveWhole for a snapshot and the records after it.
+func ReceiveExtended(base io.Reader, x Extension, cfg mvcc.Config, id mvcc.Identity) (*Received, error) {
+	s, err := newExtended(base, &x)
+	return receive(s, err, cfg, func(s *reader) (*Received, error) { return s.receiveWhole(cfg, id) })
+}
+
+func (s *reader) receiveWhole(cfg mvcc.Config, id mvcc.Identity) (*Received, error) {
+	if err := s.checkIdentity(id); err != nil {
+		return nil, err
+	}
+	if s.header.HistoryOnly {
+		return nil, fmt.Errorf("it continues a state that is not here: %w", ErrHistoryOnly)
+	}
+	b, err := beginStore(s, cfg, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.finish(); err != nil {
+		return nil, errors.Join(err, b.store.Close())
+	}
+	return b.received(), b.store.Close()
+}
+
+// receive takes from a reader, if it could be opened.
+func receive(s *reader, err error, cfg mvcc.Config, take func(*reader) (*Received, error)) (*Received, error) {
 	if err != nil {
 		return nil, fmt.Errorf("receive snapshot: %w", err)
 	}
@@ -104,7 +114,6 @@ func (b *builder) received() *Received {
 type builder struct {
 	reader *reader
 	store  *mvcc.Store
-	hash   backend.Sum // Of the rows that were read.
 }
 
 // beginStore makes a store of the rows in a snapshot.
@@ -141,13 +150,13 @@ func (b *builder) seed(index ident.Index, digest ident.Digest, rev ident.Revisio
 	return seed
 }
 
-// create loads base and keeps the hash that base computed from the rows it got.
+// create makes base and tells the reader the hash of the rows that base got.
 func (b *builder) create(cfg mvcc.Config, seed mvcc.Seed) error {
 	var err error
 	if b.store, err = mvcc.CreateFrom(cfg, seed); err != nil {
 		return err
 	}
-	b.hash = b.store.Base().Meta().StateHash
+	b.reader.hash = b.store.Base().Meta().StateHash
 	return nil
 }
 
@@ -285,7 +294,7 @@ func (b *builder) finish() error {
 			return err
 		}
 	}
-	if err := s.end(b.hash); err != nil {
+	if err := s.end(); err != nil {
 		return err
 	}
 	if b.store.Applied().Position.Index < position(h).Index { // What changed nothing has no record.

@@ -56,10 +56,11 @@ func rebuild(ctx context.Context, cfg RestoreConfig, frozen *mvcc.Frozen, p *Pla
 	rd, w := io.Pipe()
 	group := task.New(ctx)
 	group.Go("write state", func(context.Context) error {
-		w.CloseWithError(WriteTo(w, frozen, nil)) // nil is the end.
+		_, err := Write(ctx, w, frozen, WriteOptions{NoCompression: true}) // It does not leave the process.
+		w.CloseWithError(err)                                              // nil is the end.
 		return nil
 	})
-	err = r.make(rd)
+	err = r.make(newReader(rd))
 	rd.CloseWithError(io.ErrClosedPipe)
 	return errors.Join(err, group.Wait())
 }
