@@ -202,6 +202,7 @@ type Store struct {
 		settled  ident.Revision // Merged through, and segments dropped.
 		waiters  int            // Who wait for that.
 		progress chan struct{}  // Closed when the background got somewhere.
+		full     error          // No room for what the background has to do; nil: there is.
 		failure  error
 		closed   bool
 	}

@@ -1,6 +1,8 @@
 package snapshot
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -153,11 +155,19 @@ func (b *builder) seed(index ident.Index, digest ident.Digest, rev ident.Revisio
 // create makes base and tells the reader the hash of the rows that base got.
 func (b *builder) create(cfg mvcc.Config, seed mvcc.Seed) error {
 	var err error
-	if b.store, err = mvcc.CreateFrom(cfg, seed); err != nil {
+	if b.store, err = mvcc.CreateFrom(lean(cfg), seed); err != nil {
 		return err
 	}
 	b.reader.hash = b.store.Base().Meta().StateHash
 	return nil
+}
+
+// lean is the configuration of a store that is only filled: nobody reads its
+// newest records in memory, and the index of a segment fits into little.
+func lean(cfg mvcc.Config) mvcc.Config {
+	cfg.RingBytes = min(cmp.Or(cfg.RingBytes, fillRingBytes), fillRingBytes)
+	cfg.SegmentBytes = min(cmp.Or(cfg.SegmentBytes, fillSegmentBytes), fillSegmentBytes)
+	return cfg
 }
 
 // continueStore makes a store of what is here, up to where the snapshot begins.
@@ -189,7 +199,7 @@ func continueStore(s *reader, cfg mvcc.Config, current *mvcc.Store) (*builder, e
 		err = fmt.Errorf("base here has %d rows with hash %x, says %d and %x: %w", built.Rows, built.StateHash, meta.Rows, meta.StateHash, backend.ErrDamaged)
 	}
 	for rec := local.first; err == nil && rec != nil; {
-		if err = b.store.ApplyRecord(rec); err == nil {
+		if err = b.apply(rec); err == nil {
 			rec, err = local.next()
 		}
 	}
@@ -278,6 +288,15 @@ func rowsOf(view *backend.View) func() (key, kv []byte, err error) {
 	}
 }
 
+// apply takes a record in. It waits while too much of the index has still the
+// form in which it is written: memory shall not depend on how fast records come.
+func (b *builder) apply(rec *history.Record) error {
+	if err := b.store.ApplyRecord(rec); err != nil {
+		return err
+	}
+	return b.store.WaitIndexed(context.Background())
+}
+
 // finish applies the records, reads the end, and compares where the store
 // stands with what the header says.
 func (b *builder) finish() error {
@@ -290,7 +309,7 @@ func (b *builder) finish() error {
 		if rec == nil {
 			break
 		}
-		if err := b.store.ApplyRecord(rec); err != nil {
+		if err := b.apply(rec); err != nil {
 			return err
 		}
 	}

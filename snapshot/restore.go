@@ -30,8 +30,7 @@ type RestoreConfig struct {
 	Progress      func(done, total int64) // Of the file; nil means nobody listens.
 
 	// Tune changes the configuration of a store before it is made: bbolt wants a
-	// real file, and a simulation leaves no background to itself. A Manual store
-	// cannot raise revisions. May be nil.
+	// real file, and a simulation leaves no background to itself. May be nil.
 	Tune func(c *mvcc.Config)
 }
 

@@ -46,6 +46,15 @@ const (
 	// scratch file.
 	sortBytesDefault = 8 << 20
 
+	// A leaf of large rows takes several pages rather than leave more than this
+	// fraction of one empty. Rows of any size leave less in so many pages.
+	leafEmptyFraction = 4
+	leafPagesMax      = 8
+
+	// syncAheadBytes of a new file are synced while the next are written: what the
+	// last sync has to wait for is then little.
+	syncAheadBytes = 16 << 20
+
 	// inlineFraction of a page is what a bucket may take that lies within the
 	// directory, as in bbolt.
 	inlineFraction = 4

@@ -22,10 +22,12 @@ type pageFile struct {
 	block  []byte // Pages under way to the file.
 	offset int64  // Of block in the file.
 
-	// Blocks are written on a goroutine of their own, once there is more than one.
+	// Blocks are written on a goroutine of their own, once there is more than one,
+	// and synced now and then on another.
 	tasks *task.Group
 	full  chan pageBlock
 	empty chan []byte
+	dirty chan struct{}
 }
 
 type pageBlock struct {
@@ -111,7 +113,9 @@ func (p *pageFile) flush() error {
 		for range writeBlocks - 1 {
 			p.empty <- nil
 		}
+		p.dirty = make(chan struct{}, 1)
 		p.tasks.Go("write base", p.write)
+		p.tasks.Go("sync base", p.syncAhead)
 	}
 	done := p.tasks.Context().Done()
 	select {
@@ -132,11 +136,29 @@ func (p *pageFile) flush() error {
 }
 
 func (p *pageFile) write(context.Context) error {
+	defer close(p.dirty)
+	ahead := 0
 	for b := range p.full {
 		if _, err := p.file.WriteAt(b.bytes, b.at); err != nil {
 			return err
 		}
+		if ahead += len(b.bytes); ahead >= syncAheadBytes {
+			ahead = 0
+			select {
+			case p.dirty <- struct{}{}:
+			default: // The disk is behind.
+			}
+		}
 		p.empty <- b.bytes[:0]
+	}
+	return nil
+}
+
+func (p *pageFile) syncAhead(context.Context) error {
+	for range p.dirty {
+		if err := p.sync(); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -10,9 +10,10 @@ import (
 // Of each level one page is open; it goes to the file when something comes that
 // has no room in it, and becomes a child of the page above.
 //
-// A leaf is filled up to fillPercent, and a row that is larger than a page has
-// pages of its own. A branch has two children at least: bbolt takes one with a
-// single child for what a deletion left.
+// A leaf is filled up to fillPercent of a page. Where rows are so large that this
+// would leave more than a quarter of it empty it goes on over several pages, as
+// bbolt's do. A branch has two children at least: bbolt takes one with a single
+// child for what a deletion left.
 type treeWriter struct {
 	out    *pageFile
 	fill   int
@@ -58,13 +59,18 @@ func (t *treeWriter) addBucket(name []byte, root uint64, inline []byte) error {
 // room returns the leaf that has room for so many bytes of a row.
 func (t *treeWriter) room(size int) (*openPage, error) {
 	leaf := &t.levels[0]
-	if len(leaf.elements) > 0 && pageBytes(len(leaf.elements)+1, len(leaf.data)+size) > t.fill {
-		if err := t.emit(0); err != nil {
-			return nil, err
-		}
-		leaf = &t.levels[0]
+	n := len(leaf.elements)
+	if n == 0 || pageBytes(n+1, len(leaf.data)+size) <= t.fill || t.sparse(pageBytes(n, len(leaf.data))) {
+		return leaf, nil
 	}
-	return leaf, nil
+	err := t.emit(0)
+	return &t.levels[0], err
+}
+
+// sparse reports whether too much of a leaf with so many bytes would be empty.
+func (t *treeWriter) sparse(size int) bool {
+	pages := (size + t.out.pageSize - 1) / t.out.pageSize
+	return pages < leafPagesMax && (pages*t.out.pageSize-size)*leafEmptyFraction > pages*t.out.pageSize
 }
 
 // emit writes the open page of a level, and makes it a child of the level above.
