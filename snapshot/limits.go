@@ -27,7 +27,7 @@ const (
 	// filled. Its index of a segment, as it is written, takes about as much as the
 	// segment where values are small.
 	fillRingBytes    = 4 << 20
-	fillSegmentBytes = 16 << 20
+	fillSegmentBytes = 8 << 20
 
 	// FillBytesMax is what memory a restore may take beside the index of keys that
 	// history has changed, whatever the size of the state. Buffers take about half

@@ -32,9 +32,18 @@ func newBusyCluster(b testing.TB) *cluster {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { s.Close() })
+	return beginBusy(b, s)
+}
+
+func beginBusy(b testing.TB, s *mvcc.Store) *cluster {
 	c := &cluster{t: b, store: s}
+	b.Cleanup(func() {
+		if c.store != nil {
+			c.store.Close()
+		}
+	})
 	c.begin()
+	c.past = nil // It holds all keys.
 	return c
 }
 
@@ -95,6 +104,7 @@ func (c *cluster) shipped(b testing.TB, more func()) *Archive {
 	if err := c.store.Close(); err != nil {
 		b.Fatal(err)
 	}
+	c.store = nil
 	folder, err := blobstore.Open(b.Context(), "file://"+b.TempDir(), blobstore.Config{})
 	for _, name := range store.names() {
 		if err == nil {

@@ -48,11 +48,7 @@ func newFullCluster(t testing.TB, keys, valueBytes int) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { s.Close() })
-	c := &cluster{t: t, store: s}
-	c.begin()
-	c.past = nil // It holds all keys.
-	return c
+	return beginBusy(t, s)
 }
 
 // The bound is what a restore is promised to take, whatever the size of a state.
