@@ -87,7 +87,7 @@ func openCopy(ctx context.Context, cfg RestoreConfig, src DirSource, until wal.M
 	if cfg.Tune != nil {
 		cfg.Tune(&c)
 	}
-	if store, err = mvcc.Open(c); err != nil {
+	if store, err = mvcc.Open(lean(c)); err != nil {
 		return nil, err
 	}
 	if err := src.catchUp(dir, store, until); err != nil {

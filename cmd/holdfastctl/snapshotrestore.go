@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -199,6 +200,7 @@ func (c *ctl) restore(ctx context.Context, f *restoreFlags, file string, options
 
 // makeMembers does what a plan says.
 func (c *ctl) makeMembers(f *restoreFlags, plan *snapshot.Plan, options snapshot.RestoreOptions, restore func(snapshot.RestoreConfig) error) error {
+	debug.SetGCPercent(snapshot.FillGCPercent)
 	bar := c.progress("restoring", -1)
 	err := restore(snapshot.RestoreConfig{
 		FS: vfs.OS(), Clock: clock.Real(), Logger: c.logger(), Random: rand.Reader, SkipHashCheck: f.skipHash, Progress: bar.set,
