@@ -318,17 +318,8 @@ func (f *frameReader) whole(kind byte) ([]byte, error) {
 // finish reads what follows the last frame, to the end of the file. Without
 // hashed the hash may be missing or another's.
 func (f *frameReader) finish(hashed bool) error {
-	if over := f.offset % padBytes; over != 0 {
-		pad := make([]byte, padBytes-over)
-		start := f.offset
-		if err := f.fill(pad); err != nil {
-			return err
-		}
-		for i, b := range pad {
-			if b != 0 {
-				return &DamageError{start + int64(i), "padding is not zero"}
-			}
-		}
+	if err := f.padding(); err != nil {
+		return err
 	}
 	var want []byte
 	if f.sha != nil {
@@ -353,6 +344,25 @@ func (f *frameReader) finish(hashed bool) error {
 		return &DamageError{start + hashBytes, "bytes after the end"}
 	} else if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read snapshot at offset %d: %w", start+hashBytes, err)
+	}
+	return nil
+}
+
+// padding reads zeroes up to where the hash begins.
+func (f *frameReader) padding() error {
+	over := f.offset % padBytes
+	if over == 0 {
+		return nil
+	}
+	pad := make([]byte, padBytes-over)
+	start := f.offset
+	if err := f.fill(pad); err != nil {
+		return err
+	}
+	for i, b := range pad {
+		if b != 0 {
+			return &DamageError{start + int64(i), "padding is not zero"}
+		}
 	}
 	return nil
 }

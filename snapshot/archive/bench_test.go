@@ -71,22 +71,6 @@ func (c *cluster) put(n, valueBytes int) {
 	}
 }
 
-// compactAll leaves everything in base.
-func (c *cluster) compactAll() {
-	c.t.Helper()
-	c.index++
-	e := c.store.Begin(c.index, c.term, int64(c.index)*1_000_000)
-	tx := e.Tx()
-	if err := tx.Compact(c.store.Head()); err != nil {
-		c.t.Fatal(err)
-	}
-	tx.Commit()
-	c.commit(e)
-	if err := c.store.WaitMerged(context.Background()); err != nil {
-		c.t.Fatal(err)
-	}
-}
-
 // shipped archives what there is and then what more does.
 func (c *cluster) shipped(b testing.TB, more func()) *Archive {
 	b.Helper()
