@@ -23,6 +23,10 @@ const (
 	// progressBytes between two reports of progress.
 	progressBytes = 4 << 20
 
+	// pieceBytes of content are written at a stretch where others need the
+	// processor: a few milliseconds.
+	pieceBytes = 1 << 20
+
 	// fillRingBytes and fillSegmentBytes bound what a store takes while it is
 	// filled. Its index of a segment, as it is written, takes about as much as the
 	// segment where values are small.

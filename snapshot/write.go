@@ -26,6 +26,9 @@ type WriteOptions struct {
 	BytesPerSecond int64        // Of the stream; 0 means no limit. Needs Clock.
 	Clock          clock.Clock  //
 	Progress       func(Totals) // Now and then; nil means nobody listens.
+	// GiveWay is called after each piece of content, and may wait there: others need
+	// the processor and the disk. Nil: nobody does.
+	GiveWay func(context.Context) error
 }
 
 // WriteTo writes a snapshot for a peer that has said where it stands.
@@ -56,6 +59,7 @@ type writer struct {
 	first    *history.Record // nil: there are none.
 	totals   Totals
 	reported int64
+	piece    uint64 // Where the present one began.
 }
 
 func (s *writer) write() error {
@@ -282,6 +286,12 @@ func (s *writer) historyRecords() error {
 }
 
 func (s *writer) progress() error {
+	if total := s.frames.total; s.options.GiveWay != nil && total-s.piece >= pieceBytes {
+		s.piece = total
+		if err := s.options.GiveWay(s.ctx); err != nil {
+			return err
+		}
+	}
 	if s.frames.offset-s.reported < progressBytes {
 		return nil
 	}
