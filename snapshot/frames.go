@@ -15,7 +15,7 @@ import (
 // frameWriter cuts items into frames.
 type frameWriter struct {
 	w      io.Writer
-	sha    hash.Hash
+	sha    hash.Hash     // nil: nobody will ask for it.
 	zstd   *zstd.Encoder // nil: content is stored as it is.
 	kind   byte
 	plain  []byte // Content of the frame under way.
@@ -41,7 +41,9 @@ func newFrameWriter(w io.Writer, compress bool) (*frameWriter, error) {
 
 // put writes bytes of the file.
 func (f *frameWriter) put(b []byte) error {
-	f.sha.Write(b)
+	if f.sha != nil {
+		f.sha.Write(b)
+	}
 	n, err := f.w.Write(b)
 	f.offset += int64(n)
 	if err != nil {
@@ -111,6 +113,9 @@ func (f *frameWriter) finish() error {
 		if err := f.put(make([]byte, padBytes-over)); err != nil {
 			return err
 		}
+	}
+	if f.sha == nil {
+		return f.put(make([]byte, hashBytes))
 	}
 	return f.put(f.sha.Sum(nil))
 }

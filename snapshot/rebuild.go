@@ -56,11 +56,14 @@ func rebuild(ctx context.Context, cfg RestoreConfig, frozen *mvcc.Frozen, p *Pla
 	rd, w := io.Pipe()
 	group := task.New(ctx)
 	group.Go("write state", func(context.Context) error {
-		_, err := Write(ctx, w, frozen, WriteOptions{NoCompression: true}) // It does not leave the process.
-		w.CloseWithError(err)                                              // nil is the end.
+		w.CloseWithError(writeLocal(ctx, w, frozen)) // nil is the end.
 		return nil
 	})
-	err = r.make(newReader(rd))
+	in, err := newReader(rd)
+	if err == nil {
+		in.frames.sha = nil
+	}
+	err = r.make(in, err)
 	rd.CloseWithError(io.ErrClosedPipe)
 	return errors.Join(err, group.Wait())
 }
@@ -80,7 +83,7 @@ func openCopy(ctx context.Context, cfg RestoreConfig, src DirSource, until wal.M
 	if err := cfg.FS.RemoveAll(scratch); err != nil { // Of one that was cut short.
 		return nil, err
 	}
-	if err := copyTree(ctx, cfg.FS, dir.Generation(generation), scratch); err != nil {
+	if err := copyTree(ctx, cfg.FS, dir.Generation(generation), scratch, false); err != nil {
 		return nil, err
 	}
 	c := mvcc.Config{FS: cfg.FS, Dir: scratch, Clock: cfg.Clock, Logger: cfg.Logger}

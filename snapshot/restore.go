@@ -166,7 +166,7 @@ func (r *restorer) make(in *reader, err error) error {
 	})
 	for _, s := range r.sites[1:] {
 		tasks.Go("copy to "+s.member.Name, func(ctx context.Context) error {
-			return copyTree(ctx, r.cfg.FS, first.dir.Generation(generation), s.dir.Generation(generation))
+			return copyTree(ctx, r.cfg.FS, first.dir.Generation(generation), s.dir.Generation(generation), true)
 		})
 	}
 	if err := tasks.Wait(); err != nil {
@@ -351,7 +351,9 @@ func (r *restorer) setAside(path string) error {
 // build makes the new cluster's state in a site and returns its generation.
 func (r *restorer) build(in *reader, s *site) (generation int, err error) {
 	in.hashed = !r.cfg.SkipHashCheck
-	b, err := beginStore(in, r.store(s, firstGeneration), mvcc.Identity{Cluster: r.plan.Cluster, Timeline: r.plan.Timeline})
+	cfg := r.store(s, firstGeneration)
+	cfg.BaseNoSync = cfg.BaseNoSync || r.plan.Bump > 0 // Only the second one stays.
+	b, err := beginStore(in, cfg, mvcc.Identity{Cluster: r.plan.Cluster, Timeline: r.plan.Timeline})
 	if err != nil {
 		return 0, err
 	}

@@ -44,8 +44,24 @@ func Write(ctx context.Context, w io.Writer, f *mvcc.Frozen, o WriteOptions) (To
 	if err != nil {
 		return Totals{}, err
 	}
+	return writeFrames(ctx, frames, f, o)
+}
+
+// writeLocal writes a frozen state for a reader in this process, which reads
+// without the SHA-256 at the end. Everything else that it verifies is there.
+func writeLocal(ctx context.Context, w io.Writer, f *mvcc.Frozen) error {
+	frames, err := newFrameWriter(w, false)
+	if err != nil {
+		return err
+	}
+	frames.sha = nil
+	_, err = writeFrames(ctx, frames, f, WriteOptions{})
+	return err
+}
+
+func writeFrames(ctx context.Context, frames *frameWriter, f *mvcc.Frozen, o WriteOptions) (Totals, error) {
 	s := &writer{ctx: ctx, frames: frames, frozen: f, options: o}
-	err = s.write()
+	err := s.write()
 	s.totals.Bytes = frames.offset
 	return s.totals, err
 }

@@ -199,6 +199,45 @@ func BenchmarkRestoreOfABase(b *testing.B) {
 	}
 }
 
+// What do the data directories of three members cost, against those of one? Also
+// in turns. The revision is raised, as it is where an archive has a ceiling.
+func BenchmarkRestoreOfMembers(b *testing.B) {
+	const valueBytes = 4000
+	keys := *baseFlag << 20 / (valueBytes + 31)
+	a := newFullCluster(b, keys, valueBytes).shipped(b, func() {})
+	p, err := a.Plan(b.Context(), 0, Target{kind: toLatest, text: "latest"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	restore := func(members int) time.Duration {
+		dir := b.TempDir()
+		o := threeIn(dir, 1000)
+		o.Members = o.Members[:members]
+		to, err := snapshot.PlanRestore(p.Header(), o)
+		if err != nil {
+			b.Fatal(err)
+		}
+		cfg := restoreConfig()
+		cfg.Tune = nil
+		began := time.Now()
+		err = a.RestoreTo(b.Context(), cfg, p, to)
+		took := time.Since(began)
+		if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
+			b.Fatal(err)
+		}
+		return took
+	}
+	var one, three time.Duration
+	for b.Loop() {
+		one += restore(1)
+		three += restore(3)
+	}
+	content := float64(keys*(valueBytes+31)) * float64(b.N) / 1e6
+	b.ReportMetric(content/one.Seconds(), "MB/s-one")
+	b.ReportMetric(content/three.Seconds(), "MB/s-three")
+	b.ReportMetric(three.Seconds()/one.Seconds(), "three/one")
+}
+
 // writeRaw writes so many bytes to a file, and syncs it.
 func writeRaw(b *testing.B, content int64) {
 	b.Helper()
