@@ -60,6 +60,10 @@ type Config struct {
 	// OnCheckpoint is told what is durable, in background. It must not block.
 	OnCheckpoint func(Checkpoint)
 
+	// Filling says that the store is filled and closed, and serves nobody: history
+	// is then not made ready for many syncs.
+	Filling bool
+
 	// Manual leaves background work to the owner, who calls Step: a simulation
 	// decides when what happens.
 	Manual bool
@@ -143,7 +147,7 @@ func (c *Config) base() backend.Config {
 func (c *Config) history() history.Config {
 	return history.Config{
 		FS: c.FS, Dir: filepath.Join(c.Dir, historyName), SegmentBytes: history.SegmentBytesMax,
-		RingBytes: c.RingBytes, Logger: c.Logger,
+		RingBytes: c.RingBytes, Logger: c.Logger, Filling: c.Filling,
 	}
 }
 
