@@ -84,6 +84,10 @@ func (s *Store) Step() (more bool, err error) {
 		s.fail(fmt.Errorf("background: %w", err))
 	}
 	s.mu.Lock()
+	s.mu.full = nil
+	if noSpace(err) {
+		s.mu.full = err
+	}
 	s.progressLocked()
 	s.mu.Unlock()
 	return more, err
@@ -257,6 +261,40 @@ func (s *Store) Checkpoint(ctx context.Context) error {
 	s.mu.Unlock()
 	s.wake()
 	return s.await(ctx, func() bool { return s.mu.answered >= n })
+}
+
+// WaitIndexed waits while more than one sealed segment has its index in the form
+// in which it was written, which is several times as large as a table. It fails
+// on a full disk. Where the owner does background work himself, it does that work.
+func (s *Store) WaitIndexed(ctx context.Context) error {
+	for s.unconverted() > 1 {
+		if s.cfg.Manual {
+			if _, err := s.stepConvert(); err != nil {
+				return err
+			}
+			continue
+		}
+		s.wake()
+		var full error
+		err := s.await(ctx, func() bool {
+			full = s.mu.full
+			return full != nil || s.unconverted() <= 1
+		})
+		if err = errors.Join(err, full); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unconverted counts lists of sealed segments.
+func (s *Store) unconverted() (n int) {
+	for _, g := range s.state.Load().layout.older {
+		if g.list != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // await waits for the background until done, which is called with mu held.

@@ -60,6 +60,10 @@ type Config struct {
 	// OnCheckpoint is told what is durable, in background. It must not block.
 	OnCheckpoint func(Checkpoint)
 
+	// Filling says that the store is filled and closed, and serves nobody: history
+	// is then not made ready for many syncs.
+	Filling bool
+
 	// Manual leaves background work to the owner, who calls Step: a simulation
 	// decides when what happens.
 	Manual bool
@@ -143,7 +147,7 @@ func (c *Config) base() backend.Config {
 func (c *Config) history() history.Config {
 	return history.Config{
 		FS: c.FS, Dir: filepath.Join(c.Dir, historyName), SegmentBytes: history.SegmentBytesMax,
-		RingBytes: c.RingBytes, Logger: c.Logger,
+		RingBytes: c.RingBytes, Logger: c.Logger, Filling: c.Filling,
 	}
 }
 
@@ -151,6 +155,20 @@ func (c *Config) history() history.Config {
 // those who look at a state without opening it.
 func Files(dir string) (base, history string) {
 	return filepath.Join(dir, baseName), filepath.Join(dir, historyName)
+}
+
+// VerifyBase reads all of base of a store that is closed, as its next Open will
+// find it.
+func VerifyBase(ctx context.Context, cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	db, err := backend.Open(cfg.base())
+	if err != nil {
+		return err
+	}
+	_, err = db.Verify(ctx, nil)
+	return errors.Join(err, db.Close())
 }
 
 const (
@@ -188,6 +206,7 @@ type Store struct {
 		settled  ident.Revision // Merged through, and segments dropped.
 		waiters  int            // Who wait for that.
 		progress chan struct{}  // Closed when the background got somewhere.
+		full     error          // No room for what the background has to do; nil: there is.
 		failure  error
 		closed   bool
 	}
@@ -248,34 +267,17 @@ func CreateFrom(cfg Config, seed Seed) (*Store, error) {
 	if m.HistoryMark, err = log.End().AppendBinary(nil); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
-	db, err := backend.Create(cfg.base(), m)
+	// Both of its meta pages tell of the rows: bbolt falls back to the other one
+	// when the newest is damaged.
+	db, err := backend.Create(cfg.base(), m, backend.Rows{Next: seed.Next, Small: seed.Rows})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("create store: %w", err), log.Close())
-	}
-	if err := fill(db, &seed, m); err != nil {
-		return nil, errors.Join(fmt.Errorf("create store: %w", err), db.Close(), log.Close())
 	}
 	s, err := start(cfg, db, log)
 	if err == nil {
 		s.created = true
 	}
 	return s, err
-}
-
-func fill(db *backend.DB, seed *Seed, m backend.Meta) error {
-	if seed.Next != nil {
-		if err := db.Load(seed.Next); err != nil {
-			return err
-		}
-	}
-	// Twice: bbolt falls back to the commit before the last when the newest meta
-	// page is damaged, and nothing tells then that it holds a part only.
-	for range 2 {
-		if _, err := db.Checkpoint(seed.Rows, m); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Open opens a store as of its last checkpoint.

@@ -81,6 +81,8 @@ const (
 
 	// snapshotChunkBytes of the Snapshot stream, as etcd.
 	snapshotChunkBytes = 32 << 10
+	// snapshotPieceBytes are sent before others get their turn.
+	snapshotPieceBytes = 32 * snapshotChunkBytes
 
 	// Progress notices of idle watches.
 	watchProgressIntervalDefault = 10 * time.Minute

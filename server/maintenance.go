@@ -192,6 +192,7 @@ func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, stream pb.Maintenan
 	s.log.Info("sending snapshot to client", "bytes", size)
 	body := size - sha256.Size // The file ends in its own hash, as the stream does.
 	buf := make([]byte, snapshotChunkBytes)
+	manners := s.replica.Manners()
 	for sent := int64(0); sent < size; {
 		chunk := buf[:min(int64(len(buf)), body-sent)]
 		if sent >= body {
@@ -207,6 +208,9 @@ func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, stream pb.Maintenan
 			RemainingBytes: uint64(max(body-sent, 0)),
 			Version:        storageVersion,
 		})
+		if err == nil && sent%snapshotPieceBytes == 0 {
+			err = manners.GiveWay(stream.Context())
+		}
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,8 @@
 package snapshot
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,32 +17,42 @@ import (
 // cfg.Dir, closed and durable. current is the state that it is to replace, and
 // what it may continue; Receive only reads it. After an error cfg.Dir is gone.
 func Receive(r io.Reader, cfg mvcc.Config, current *mvcc.Store) (*Received, error) {
-	return receive(r, cfg, func(s *reader) (*Received, error) { return s.receive(cfg, current) })
+	s, err := newReader(r)
+	return receive(s, err, cfg, func(s *reader) (*Received, error) { return s.receive(cfg, current) })
 }
 
 // ReceiveWhole is Receive where there is no state that can be relied on: only a
 // snapshot of everything will do.
 func ReceiveWhole(r io.Reader, cfg mvcc.Config, id mvcc.Identity) (*Received, error) {
-	return receive(r, cfg, func(s *reader) (*Received, error) {
-		if err := s.checkIdentity(id); err != nil {
-			return nil, err
-		}
-		if s.header.HistoryOnly {
-			return nil, fmt.Errorf("it continues a state that is not here: %w", ErrHistoryOnly)
-		}
-		b, err := beginStore(s, cfg, id)
-		if err != nil {
-			return nil, err
-		}
-		if err := b.finish(); err != nil {
-			return nil, errors.Join(err, b.store.Close())
-		}
-		return b.received(), b.store.Close()
-	})
+	s, err := newReader(r)
+	return receive(s, err, cfg, func(s *reader) (*Received, error) { return s.receiveWhole(cfg, id) })
 }
 
-func receive(r io.Reader, cfg mvcc.Config, take func(*reader) (*Received, error)) (*Received, error) {
-	s, err := newReader(r)
+// ReceiveExtended is ReceiveWhole for a snapshot and the records after it.
+func ReceiveExtended(base io.Reader, x Extension, cfg mvcc.Config, id mvcc.Identity) (*Received, error) {
+	s, err := newExtended(base, &x)
+	return receive(s, err, cfg, func(s *reader) (*Received, error) { return s.receiveWhole(cfg, id) })
+}
+
+func (s *reader) receiveWhole(cfg mvcc.Config, id mvcc.Identity) (*Received, error) {
+	if err := s.checkIdentity(id); err != nil {
+		return nil, err
+	}
+	if s.header.HistoryOnly {
+		return nil, fmt.Errorf("it continues a state that is not here: %w", ErrHistoryOnly)
+	}
+	b, err := beginStore(s, cfg, id)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.finish(); err != nil {
+		return nil, errors.Join(err, b.store.Close())
+	}
+	return b.received(), b.store.Close()
+}
+
+// receive takes from a reader, if it could be opened.
+func receive(s *reader, err error, cfg mvcc.Config, take func(*reader) (*Received, error)) (*Received, error) {
 	if err != nil {
 		return nil, fmt.Errorf("receive snapshot: %w", err)
 	}
@@ -104,7 +116,6 @@ func (b *builder) received() *Received {
 type builder struct {
 	reader *reader
 	store  *mvcc.Store
-	hash   backend.Sum // Of the rows that were read.
 }
 
 // beginStore makes a store of the rows in a snapshot.
@@ -141,14 +152,23 @@ func (b *builder) seed(index ident.Index, digest ident.Digest, rev ident.Revisio
 	return seed
 }
 
-// create loads base and keeps the hash that base computed from the rows it got.
+// create makes base and tells the reader the hash of the rows that base got.
 func (b *builder) create(cfg mvcc.Config, seed mvcc.Seed) error {
 	var err error
-	if b.store, err = mvcc.CreateFrom(cfg, seed); err != nil {
+	if b.store, err = mvcc.CreateFrom(lean(cfg), seed); err != nil {
 		return err
 	}
-	b.hash = b.store.Base().Meta().StateHash
+	b.reader.hash = b.store.Base().Meta().StateHash
 	return nil
+}
+
+// lean is the configuration of a store that is only filled: nobody reads its
+// newest records in memory, and the index of a segment fits into little.
+func lean(cfg mvcc.Config) mvcc.Config {
+	cfg.Filling = true
+	cfg.RingBytes = min(cmp.Or(cfg.RingBytes, fillRingBytes), fillRingBytes)
+	cfg.SegmentBytes = min(cmp.Or(cfg.SegmentBytes, fillSegmentBytes), fillSegmentBytes)
+	return cfg
 }
 
 // continueStore makes a store of what is here, up to where the snapshot begins.
@@ -180,7 +200,7 @@ func continueStore(s *reader, cfg mvcc.Config, current *mvcc.Store) (*builder, e
 		err = fmt.Errorf("base here has %d rows with hash %x, says %d and %x: %w", built.Rows, built.StateHash, meta.Rows, meta.StateHash, backend.ErrDamaged)
 	}
 	for rec := local.first; err == nil && rec != nil; {
-		if err = b.store.ApplyRecord(rec); err == nil {
+		if err = b.apply(rec); err == nil {
 			rec, err = local.next()
 		}
 	}
@@ -269,6 +289,15 @@ func rowsOf(view *backend.View) func() (key, kv []byte, err error) {
 	}
 }
 
+// apply takes a record in. It waits while too much of the index has still the
+// form in which it is written: memory shall not depend on how fast records come.
+func (b *builder) apply(rec *history.Record) error {
+	if err := b.store.ApplyRecord(rec); err != nil {
+		return err
+	}
+	return b.store.WaitIndexed(context.Background())
+}
+
 // finish applies the records, reads the end, and compares where the store
 // stands with what the header says.
 func (b *builder) finish() error {
@@ -281,11 +310,11 @@ func (b *builder) finish() error {
 		if rec == nil {
 			break
 		}
-		if err := b.store.ApplyRecord(rec); err != nil {
+		if err := b.apply(rec); err != nil {
 			return err
 		}
 	}
-	if err := s.end(b.hash); err != nil {
+	if err := s.end(); err != nil {
 		return err
 	}
 	if b.store.Applied().Position.Index < position(h).Index { // What changed nothing has no record.

@@ -9,8 +9,9 @@ import (
 	"github.com/holdfast-db/holdfast/internal/vfs"
 )
 
-// copyTree copies a folder that nobody writes.
-func copyTree(ctx context.Context, fsys vfs.FS, from, to string) error {
+// copyTree copies a folder that nobody writes, durably or, where the copy is
+// scratch, not.
+func copyTree(ctx context.Context, fsys vfs.FS, from, to string, durable bool) error {
 	if err := fsys.MkdirAll(to); err != nil {
 		return err
 	}
@@ -25,18 +26,21 @@ func copyTree(ctx context.Context, fsys vfs.FS, from, to string) error {
 			return err
 		}
 		if info.IsDir {
-			err = copyTree(ctx, fsys, source, target)
+			err = copyTree(ctx, fsys, source, target, durable)
 		} else {
-			err = copyFile(ctx, fsys, source, target)
+			err = copyFile(ctx, fsys, source, target, durable)
 		}
 		if err != nil {
 			return err
 		}
 	}
+	if !durable {
+		return nil
+	}
 	return fsys.SyncDir(to)
 }
 
-func copyFile(ctx context.Context, fsys vfs.FS, from, to string) error {
+func copyFile(ctx context.Context, fsys vfs.FS, from, to string, durable bool) error {
 	source, err := fsys.Open(from)
 	if err != nil {
 		return err
@@ -58,7 +62,7 @@ func copyFile(ctx context.Context, fsys vfs.FS, from, to string) error {
 		}
 		err = errors.Join(err, ctx.Err())
 	}
-	if err == nil {
+	if err == nil && durable {
 		err = target.SyncData()
 	}
 	return errors.Join(err, target.Close())

@@ -7,9 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/mvcc"
-	"github.com/holdfast-db/holdfast/mvcc/backend"
 	"github.com/holdfast-db/holdfast/mvcc/history"
 	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 )
@@ -21,34 +19,84 @@ type Extension struct {
 	To   mvcc.State
 	Next func() (*history.Record, error)          // By rising index; nil after the last.
 	Tell func(h *holdfastpb.SnapshotHeader) error // The base's header, before anything is written. May be nil.
+	// Proven says that whoever gives the base's bytes has compared all of them with
+	// a SHA-256: the one at their end is then not computed a second time.
+	Proven bool
 }
 
-// Extend reads a whole snapshot and writes the one that it becomes with the
-// records after it. Every byte that is read is verified; what was written means
-// nothing unless Extend returns without an error.
+// newExtended reads a snapshot as the one that it becomes with the records after
+// it. Every byte that is read is verified.
 //
 // The small rows stay those of the base: records that follow bring them up to
 // date when the result is restored. They do not tell Raft's configuration, which
 // a restore replaces.
+func newExtended(base io.Reader, x *Extension) (*reader, error) {
+	s, err := newReader(base)
+	if err != nil {
+		return nil, err
+	}
+	if s.header.HistoryOnly {
+		err = fmt.Errorf("snapshot has no base, it only continues one: %w", ErrHistoryOnly)
+	} else if x.Tell != nil {
+		err = x.Tell(s.own)
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	s.extension = x
+	if x.Proven {
+		s.frames.sha = nil
+	}
+	h, to := proto.Clone(s.own).(*holdfastpb.SnapshotHeader), &x.To
+	h.Applied, h.Term, h.EntryTime = wirePosition(to.Position), uint64(to.Term), to.Time
+	h.Revision, h.Digest = int64(to.Revision), to.Digest[:]
+	h.Compacted = &holdfastpb.Point{Revision: int64(to.Compacted)}
+	if len(to.ConfState) > 0 {
+		h.ConfState = to.ConfState
+	}
+	s.header = h
+	return s, nil
+}
+
+// added returns the next record of the extension, nil after the last.
+func (s *reader) added() (*history.Record, error) {
+	if s.extension == nil {
+		return nil, nil
+	}
+	rec, err := s.extension.Next()
+	if err != nil {
+		return nil, err
+	}
+	to := &s.extension.To
+	if rec == nil {
+		if s.digest != to.Digest || s.index > to.Position.Index {
+			return nil, fmt.Errorf("records lead to entry %d with digest %s, position %s has %s: %w", s.index, s.digest, to.Position, to.Digest, ErrDamaged)
+		}
+		return nil, nil
+	}
+	if rec.PrevIndex != s.index || rec.PrevDigest != s.digest || rec.Index <= s.index {
+		return nil, fmt.Errorf("record of entry %d follows entry %d with digest %s, the one before is %d with %s: %w",
+			rec.Index, rec.PrevIndex, rec.PrevDigest, s.index, s.digest, ErrDamaged)
+	}
+	s.follow(rec)
+	return rec, nil
+}
+
+// Extend reads a whole snapshot and writes the one that it becomes with the
+// records after it. What was written means nothing unless Extend returns without
+// an error.
 func Extend(ctx context.Context, w io.Writer, base io.Reader, x Extension) (Totals, error) {
-	in, err := newReader(base)
+	in, err := newExtended(base, &x)
 	if err != nil {
 		return Totals{}, err
 	}
 	defer in.close()
-	if in.header.HistoryOnly {
-		return Totals{}, fmt.Errorf("snapshot has no base, it only continues one: %w", ErrHistoryOnly)
-	}
-	if x.Tell != nil {
-		if err := x.Tell(in.header); err != nil {
-			return Totals{}, err
-		}
-	}
 	frames, err := newFrameWriter(w, true)
 	if err != nil {
 		return Totals{}, err
 	}
-	e := &extender{ctx: ctx, in: in, out: &writer{ctx: ctx, frames: frames}, x: x}
+	e := &extender{in: in, out: &writer{ctx: ctx, frames: frames}}
 	err = e.run()
 	e.out.totals.Bytes = frames.offset
 	return e.out.totals, err
@@ -56,24 +104,13 @@ func Extend(ctx context.Context, w io.Writer, base io.Reader, x Extension) (Tota
 
 // extender copies a snapshot on its way to a longer one.
 type extender struct {
-	ctx  context.Context
-	in   *reader
-	out  *writer
-	x    Extension
-	hash backend.Sum
-	raw  []byte
+	in  *reader
+	out *writer
+	raw []byte
 }
 
 func (e *extender) run() error {
-	header := proto.Clone(e.in.header).(*holdfastpb.SnapshotHeader)
-	to := &e.x.To
-	header.Applied, header.Term, header.EntryTime = wirePosition(to.Position), uint64(to.Term), to.Time
-	header.Revision, header.Digest = int64(to.Revision), to.Digest[:]
-	header.Compacted = &holdfastpb.Point{Revision: int64(to.Compacted)}
-	if len(to.ConfState) > 0 {
-		header.ConfState = to.ConfState
-	}
-	if err := e.out.message(kindHeader, header); err != nil {
+	if err := e.out.message(kindHeader, e.in.header); err != nil {
 		return err
 	}
 	for _, step := range []func() error{e.smallRows, e.baseRows, e.records} {
@@ -85,7 +122,9 @@ func (e *extender) run() error {
 		return err
 	}
 	t := e.out.totals
-	end := &holdfastpb.SnapshotTrailer{Records: t.Records, Rows: t.Rows, PayloadBytes: e.out.frames.total, Digest: header.Digest, StateHash: e.hash[:]}
+	end := &holdfastpb.SnapshotTrailer{
+		Records: t.Records, Rows: t.Rows, PayloadBytes: e.out.frames.total, Digest: e.in.header.Digest, StateHash: e.in.hash[:],
+	}
 	if err := e.out.message(kindEnd, end); err != nil {
 		return err
 	}
@@ -123,7 +162,7 @@ func (e *extender) baseRows() error {
 		if err != nil || key == nil {
 			return err
 		}
-		e.hash.AddRow(key, kv)
+		e.in.hash.AddRow(key, kv)
 		if err := e.out.frames.addSized(kv); err != nil {
 			return err
 		}
@@ -141,56 +180,18 @@ func (e *extender) records() error {
 	}
 	for {
 		rec, err := e.in.record()
-		if err != nil {
+		if err != nil || rec == nil {
 			return err
 		}
-		if rec == nil {
-			break
+		if e.raw, err = rec.AppendBinary(e.raw[:0]); err != nil {
+			return fmt.Errorf("record of entry %d: %w", rec.Index, err)
 		}
-		if err := e.add(rec); err != nil {
+		if err := e.out.frames.addSized(e.raw); err != nil {
 			return err
 		}
-	}
-	index, digest := e.in.index, e.in.digest
-	if err := e.in.end(e.hash); err != nil {
-		return err
-	}
-	return e.more(index, digest)
-}
-
-// more adds the records that follow an index and its digest.
-func (e *extender) more(index ident.Index, digest ident.Digest) error {
-	for {
-		rec, err := e.x.Next()
-		if err != nil {
-			return err
-		}
-		if rec == nil {
-			break
-		}
-		if rec.PrevIndex != index || rec.PrevDigest != digest || rec.Index <= index {
-			return fmt.Errorf("record of entry %d follows entry %d with digest %s, the one before is %d with %s: %w",
-				rec.Index, rec.PrevIndex, rec.PrevDigest, index, digest, ErrDamaged)
-		}
-		index, digest = rec.Index, rec.Groups[len(rec.Groups)-1].Digest
-		if err := e.add(rec); err != nil {
+		e.out.totals.Records++
+		if err := e.out.progress(); err != nil {
 			return err
 		}
 	}
-	if digest != e.x.To.Digest || index > e.x.To.Position.Index {
-		return fmt.Errorf("records lead to entry %d with digest %s, position %s has %s: %w",
-			index, digest, e.x.To.Position, e.x.To.Digest, ErrDamaged)
-	}
-	return nil
-}
-
-func (e *extender) add(rec *history.Record) (err error) {
-	if e.raw, err = rec.AppendBinary(e.raw[:0]); err != nil {
-		return fmt.Errorf("record of entry %d: %w", rec.Index, err)
-	}
-	if err := e.out.frames.addSized(e.raw); err != nil {
-		return err
-	}
-	e.out.totals.Records++
-	return e.out.progress()
 }

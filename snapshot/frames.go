@@ -15,7 +15,7 @@ import (
 // frameWriter cuts items into frames.
 type frameWriter struct {
 	w      io.Writer
-	sha    hash.Hash
+	sha    hash.Hash     // nil: nobody will ask for it.
 	zstd   *zstd.Encoder // nil: content is stored as it is.
 	kind   byte
 	plain  []byte // Content of the frame under way.
@@ -41,7 +41,9 @@ func newFrameWriter(w io.Writer, compress bool) (*frameWriter, error) {
 
 // put writes bytes of the file.
 func (f *frameWriter) put(b []byte) error {
-	f.sha.Write(b)
+	if f.sha != nil {
+		f.sha.Write(b)
+	}
 	n, err := f.w.Write(b)
 	f.offset += int64(n)
 	if err != nil {
@@ -112,14 +114,19 @@ func (f *frameWriter) finish() error {
 			return err
 		}
 	}
+	if f.sha == nil {
+		return f.put(make([]byte, hashBytes))
+	}
 	return f.put(f.sha.Sum(nil))
 }
 
 // frameReader gives items back. It believes nothing that it has not checked.
 type frameReader struct {
 	r      io.Reader
-	sha    hash.Hash
+	sha    hash.Hash // nil: it is of no interest.
 	zstd   *zstd.Decoder
+	stored []byte // Scratch for content as it is stored,
+	rows   []byte // and for that of base, of which there is most.
 	chain  uint32
 	offset int64  // Read so far.
 	frame  int64  // Where the frame in plain begins.
@@ -158,7 +165,9 @@ func (f *frameReader) close() { f.zstd.Close() }
 // fill reads all of b, bytes of the file.
 func (f *frameReader) fill(b []byte) error {
 	n, err := io.ReadFull(f.r, b)
-	f.sha.Write(b[:n])
+	if f.sha != nil {
+		f.sha.Write(b[:n])
+	}
 	f.offset += int64(n)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return &DamageError{f.offset, "the file ends before its end"}
@@ -188,7 +197,7 @@ func (f *frameReader) next() error {
 	if head.kind < f.kind || head.kind == f.kind && (head.kind == kindHeader || head.kind == kindEnd) || f.kind == 0 && head.kind != kindHeader {
 		return f.damaged("frame of kind %d after one of kind %d", head.kind, f.kind)
 	}
-	content := make([]byte, head.length)
+	content := f.room(head)
 	if err := f.fill(content); err != nil {
 		return err
 	}
@@ -197,7 +206,7 @@ func (f *frameReader) next() error {
 	}
 	f.chain, f.kind, f.plain = head.crc, head.kind, content
 	if head.codec == codecZstd {
-		plain, err := f.zstd.DecodeAll(content, make([]byte, 0, head.plain))
+		plain, err := f.decompress(head, content)
 		if err != nil || len(plain) != int(head.plain) {
 			return f.damaged("frame does not decompress to %d bytes: %d, %v", head.plain, len(plain), err)
 		}
@@ -205,6 +214,28 @@ func (f *frameReader) next() error {
 	}
 	f.total += uint64(len(f.plain))
 	return nil
+}
+
+// room is where the stored content of a frame goes. It is used again, but where
+// items lie in it that are kept.
+func (f *frameReader) room(head frameHead) []byte {
+	if head.codec != codecZstd && head.kind != kindBase {
+		return make([]byte, head.length)
+	}
+	if cap(f.stored) < int(head.length) {
+		f.stored = make([]byte, storedBytesMax)
+	}
+	return f.stored[:head.length]
+}
+
+func (f *frameReader) decompress(head frameHead, stored []byte) ([]byte, error) {
+	if head.kind != kindBase {
+		return f.zstd.DecodeAll(stored, make([]byte, 0, head.plain))
+	}
+	if f.rows == nil {
+		f.rows = make([]byte, 0, frameBytes)
+	}
+	return f.zstd.DecodeAll(stored, f.rows)
 }
 
 // more reports whether there is another item of this kind.
@@ -244,7 +275,8 @@ func (f *frameReader) byte(kind byte) (byte, error) {
 	return part[0], nil
 }
 
-// sized returns a length and as many bytes. They are good for ever.
+// sized returns a length and as many bytes. Those of base are good until the next
+// call, all others for ever.
 func (f *frameReader) sized(kind byte) ([]byte, error) {
 	var length uint64
 	for shift := 0; ; shift += 7 {
@@ -291,19 +323,13 @@ func (f *frameReader) whole(kind byte) ([]byte, error) {
 // finish reads what follows the last frame, to the end of the file. Without
 // hashed the hash may be missing or another's.
 func (f *frameReader) finish(hashed bool) error {
-	if over := f.offset % padBytes; over != 0 {
-		pad := make([]byte, padBytes-over)
-		start := f.offset
-		if err := f.fill(pad); err != nil {
-			return err
-		}
-		for i, b := range pad {
-			if b != 0 {
-				return &DamageError{start + int64(i), "padding is not zero"}
-			}
-		}
+	if err := f.padding(); err != nil {
+		return err
 	}
-	want := f.sha.Sum(nil)
+	var want []byte
+	if f.sha != nil {
+		want = f.sha.Sum(nil)
+	}
 	got := make([]byte, hashBytes)
 	start := f.offset
 	if n, err := io.ReadFull(f.r, got); errors.Is(err, io.EOF) && n == 0 {
@@ -316,13 +342,32 @@ func (f *frameReader) finish(hashed bool) error {
 	} else if err != nil {
 		return fmt.Errorf("read snapshot at offset %d: %w", start, err)
 	}
-	if hashed && string(got) != string(want) {
+	if hashed && f.sha != nil && string(got) != string(want) {
 		return &DamageError{start, fmt.Sprintf("SHA-256 is %x, says %x", want, got)}
 	}
 	if n, err := f.r.Read(make([]byte, 1)); n > 0 {
 		return &DamageError{start + hashBytes, "bytes after the end"}
 	} else if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read snapshot at offset %d: %w", start+hashBytes, err)
+	}
+	return nil
+}
+
+// padding reads zeroes up to where the hash begins.
+func (f *frameReader) padding() error {
+	over := f.offset % padBytes
+	if over == 0 {
+		return nil
+	}
+	pad := make([]byte, padBytes-over)
+	start := f.offset
+	if err := f.fill(pad); err != nil {
+		return err
+	}
+	for i, b := range pad {
+		if b != 0 {
+			return &DamageError{start + int64(i), "padding is not zero"}
+		}
 	}
 	return nil
 }

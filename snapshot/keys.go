@@ -82,7 +82,6 @@ func (k *Keys) verify() error {
 		}
 		k.Rows = append(k.Rows, *row)
 	}
-	var hash backend.Sum
 	for {
 		key, kv, err := k.reader.base()
 		if err != nil {
@@ -91,7 +90,7 @@ func (k *Keys) verify() error {
 		if key == nil {
 			break
 		}
-		hash.AddRow(key, kv)
+		k.reader.hash.AddRow(key, kv)
 		if err := k.ctx.Err(); err != nil {
 			return err
 		}
@@ -102,7 +101,7 @@ func (k *Keys) verify() error {
 			return err
 		}
 		if rec == nil {
-			return k.reader.end(hash)
+			return k.reader.end()
 		}
 		if err := k.sort(rec); err != nil {
 			return err
@@ -146,8 +145,10 @@ func (k *Keys) begin() (err error) {
 	return errors.Join(k.nextBase(), k.nextChange())
 }
 
-func (k *Keys) nextBase() (err error) {
-	k.base, k.baseRow, err = k.reader.base()
+func (k *Keys) nextBase() error {
+	_, kv, err := k.reader.base()
+	k.baseRow = bytes.Clone(kv) // It is still with the caller when the next one is read.
+	k.base = keyOf(k.baseRow)
 	return err
 }
 

@@ -22,4 +22,21 @@ const (
 
 	// progressBytes between two reports of progress.
 	progressBytes = 4 << 20
+
+	// pieceBytes of content are written at a stretch where others need the
+	// processor: a few milliseconds.
+	pieceBytes = 1 << 20
+
+	// fillRingBytes and fillSegmentBytes bound what a store takes while it is
+	// filled. Its index of a segment, as it is written, takes about as much as the
+	// segment where values are small.
+	fillRingBytes    = 4 << 20
+	fillSegmentBytes = 8 << 20
+
+	// FillBytesMax is what memory a restore may take beside the index of keys that
+	// history has changed, whatever the size of the state. Buffers take about half
+	// of it; the rest is what waits for the garbage collector, which therefore has
+	// to run at FillGCPercent in a process that restores.
+	FillBytesMax  = 64 << 20
+	FillGCPercent = 50
 )

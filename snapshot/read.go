@@ -17,7 +17,13 @@ import (
 type reader struct {
 	frames *frameReader
 	header *holdfastpb.SnapshotHeader
-	hashed bool // A hash at the end is wanted.
+	hashed bool        // A hash at the end is wanted.
+	hash   backend.Sum // Of the rows of base. Set by whoever has read them.
+
+	// A snapshot that is extended goes on with other records behind its end.
+	extension *Extension                 // nil: it is not.
+	own       *holdfastpb.SnapshotHeader // What its own end is compared with.
+	ended     bool                       // It was read, and verified.
 
 	rows    uint64
 	records uint64
@@ -31,15 +37,15 @@ func newReader(r io.Reader) (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &reader{frames: frames, header: &holdfastpb.SnapshotHeader{}, hashed: true}
+	h := &holdfastpb.SnapshotHeader{}
+	s := &reader{frames: frames, header: h, own: h, hashed: true}
 	b, err := frames.whole(kindHeader)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.header.UnmarshalVT(b); err != nil {
+	if err := h.UnmarshalVT(b); err != nil {
 		return nil, frames.damaged("header does not decode: %v", err)
 	}
-	h := s.header
 	if h.Format != FormatVersion {
 		return nil, fmt.Errorf("its header has format %d, this program reads %d: %w", h.Format, FormatVersion, ErrNewerFormat)
 	}
@@ -76,7 +82,8 @@ func (s *reader) small() (*backend.RowChange, error) {
 	return row, nil
 }
 
-// base returns the next row of base, a nil key after the last.
+// base returns the next row of base, a nil key after the last. It is good until
+// the next call.
 func (s *reader) base() (key, kv []byte, err error) {
 	more, err := s.frames.more(kindBase)
 	if err != nil || !more {
@@ -88,7 +95,7 @@ func (s *reader) base() (key, kv []byte, err error) {
 	if key = keyOf(kv); key == nil || bytes.Compare(s.last, key) >= 0 || s.header.HistoryOnly {
 		return nil, nil, s.frames.damaged("row %d of base is not one, or out of order", s.rows)
 	}
-	s.last = key
+	s.last = append(s.last[:0], key...)
 	s.rows++
 	return key, kv, nil
 }
@@ -109,9 +116,20 @@ func keyOf(kv []byte) []byte {
 // record returns the next record, nil after the last. Its digests are verified,
 // and that it follows the one before.
 func (s *reader) record() (*history.Record, error) {
+	if s.ended {
+		return s.added()
+	}
 	more, err := s.frames.more(kindHistory)
-	if err != nil || !more {
+	switch {
+	case err != nil:
 		return nil, err
+	case !more && s.extension == nil:
+		return nil, nil
+	case !more:
+		if err := s.end(); err != nil {
+			return nil, err
+		}
+		return s.added()
 	}
 	b, err := s.frames.sized(kindHistory)
 	if err != nil {
@@ -121,17 +139,23 @@ func (s *reader) record() (*history.Record, error) {
 	if err != nil {
 		return nil, s.frames.damaged("record %d: %v", s.records, err)
 	}
-	if n != len(b) || rec.PrevIndex != s.index || rec.PrevDigest != s.digest || len(rec.Groups) == 0 || rec.Index > position(s.header).Index {
+	if n != len(b) || rec.PrevIndex != s.index || rec.PrevDigest != s.digest || len(rec.Groups) == 0 || rec.Index > position(s.own).Index {
 		return nil, s.frames.damaged("record of entry %d does not follow entry %d", rec.Index, s.index)
 	}
-	s.index, s.digest = rec.Index, rec.Groups[len(rec.Groups)-1].Digest
-	s.records++
+	s.follow(rec)
 	return rec, nil
 }
 
-// end reads the last frame and what follows, and compares the totals. hash is
-// that of the rows of base, computed by the caller from what it got.
-func (s *reader) end(hash backend.Sum) error {
+func (s *reader) follow(rec *history.Record) {
+	s.index, s.digest = rec.Index, rec.Groups[len(rec.Groups)-1].Digest
+	s.records++
+}
+
+// end reads the last frame and what follows, and compares the totals.
+func (s *reader) end() error {
+	if s.ended {
+		return nil
+	}
 	if more, err := s.frames.more(kindEnd); err != nil {
 		return err
 	} else if !more {
@@ -150,11 +174,12 @@ func (s *reader) end(hash backend.Sum) error {
 		return s.frames.damaged("%d rows, %d records, %d bytes; it says %d, %d, %d",
 			s.rows, s.records, before, end.Rows, end.Records, end.PayloadBytes)
 	}
-	if !s.header.HistoryOnly && !bytes.Equal(end.StateHash, hash[:]) {
-		return s.frames.damaged("rows of base have hash %x, it says %x", hash[:], end.StateHash)
+	if !s.header.HistoryOnly && !bytes.Equal(end.StateHash, s.hash[:]) {
+		return s.frames.damaged("rows of base have hash %x, it says %x", s.hash[:], end.StateHash)
 	}
-	if !bytes.Equal(end.Digest, s.digest[:]) || !bytes.Equal(s.header.Digest, s.digest[:]) {
-		return s.frames.damaged("digest is %s; header says %x, end says %x", s.digest, s.header.Digest, end.Digest)
+	if !bytes.Equal(end.Digest, s.digest[:]) || !bytes.Equal(s.own.Digest, s.digest[:]) {
+		return s.frames.damaged("digest is %s; header says %x, end says %x", s.digest, s.own.Digest, end.Digest)
 	}
+	s.ended = true
 	return s.frames.finish(s.hashed)
 }

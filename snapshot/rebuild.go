@@ -56,10 +56,14 @@ func rebuild(ctx context.Context, cfg RestoreConfig, frozen *mvcc.Frozen, p *Pla
 	rd, w := io.Pipe()
 	group := task.New(ctx)
 	group.Go("write state", func(context.Context) error {
-		w.CloseWithError(WriteTo(w, frozen, nil)) // nil is the end.
+		w.CloseWithError(writeLocal(ctx, w, frozen)) // nil is the end.
 		return nil
 	})
-	err = r.make(rd)
+	in, err := newReader(rd)
+	if err == nil {
+		in.frames.sha = nil
+	}
+	err = r.make(in, err)
 	rd.CloseWithError(io.ErrClosedPipe)
 	return errors.Join(err, group.Wait())
 }
@@ -79,14 +83,14 @@ func openCopy(ctx context.Context, cfg RestoreConfig, src DirSource, until wal.M
 	if err := cfg.FS.RemoveAll(scratch); err != nil { // Of one that was cut short.
 		return nil, err
 	}
-	if err := copyTree(ctx, cfg.FS, dir.Generation(generation), scratch); err != nil {
+	if err := copyTree(ctx, cfg.FS, dir.Generation(generation), scratch, false); err != nil {
 		return nil, err
 	}
 	c := mvcc.Config{FS: cfg.FS, Dir: scratch, Clock: cfg.Clock, Logger: cfg.Logger}
 	if cfg.Tune != nil {
 		cfg.Tune(&c)
 	}
-	if store, err = mvcc.Open(c); err != nil {
+	if store, err = mvcc.Open(lean(c)); err != nil {
 		return nil, err
 	}
 	if err := src.catchUp(dir, store, until); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/datadir"
 	"github.com/holdfast-db/holdfast/internal/fail"
+	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/mvcc"
 	"github.com/holdfast-db/holdfast/raftnode/wal"
@@ -29,8 +30,7 @@ type RestoreConfig struct {
 	Progress      func(done, total int64) // Of the file; nil means nobody listens.
 
 	// Tune changes the configuration of a store before it is made: bbolt wants a
-	// real file, and a simulation leaves no background to itself. A Manual store
-	// cannot raise revisions. May be nil.
+	// real file, and a simulation leaves no background to itself. May be nil.
 	Tune func(c *mvcc.Config)
 }
 
@@ -61,17 +61,23 @@ func ReadHeader(fsys vfs.FS, path string) (*Status, error) {
 func Restore(ctx context.Context, cfg RestoreConfig, path string, p *Plan) error {
 	r := &restorer{ctx: ctx, cfg: cfg, plan: p}
 	defer r.unlock()
-	err := r.run(path)
+	err := r.run(func() error { return r.makeOf(path) })
 	if err != nil {
 		return fmt.Errorf("restore %s: %w", path, err)
 	}
 	return nil
 }
 
-func (r *restorer) run(path string) error {
-	if err := r.prepareAll(); err != nil {
-		return err
-	}
+// RestoreExtended is Restore for a snapshot that comes from anywhere, and the
+// records after it. Its caller tells of progress.
+func RestoreExtended(ctx context.Context, cfg RestoreConfig, base io.Reader, x Extension, p *Plan) error {
+	r := &restorer{ctx: ctx, cfg: cfg, plan: p}
+	defer r.unlock()
+	return r.run(func() error { return r.make(newExtended(base, &x)) })
+}
+
+// makeOf makes directories of a file.
+func (r *restorer) makeOf(path string) error {
 	f, err := r.cfg.FS.Open(path)
 	if err != nil {
 		return err
@@ -81,8 +87,14 @@ func (r *restorer) run(path string) error {
 	if err != nil {
 		return err
 	}
-	in := &progressReader{r: io.NewSectionReader(f, 0, size), total: size, ctx: r.ctx, tell: r.cfg.Progress}
-	if err := r.make(in); err != nil {
+	return r.make(newReader(&progressReader{r: io.NewSectionReader(f, 0, size), total: size, ctx: r.ctx, tell: r.cfg.Progress}))
+}
+
+func (r *restorer) run(fill func() error) error {
+	if err := r.prepareAll(); err != nil {
+		return err
+	}
+	if err := fill(); err != nil {
 		return err
 	}
 	for _, s := range r.sites {
@@ -135,16 +147,30 @@ func (r *restorer) prepareAll() error {
 }
 
 // make leaves complete directories, verified and synced, beside their targets.
-func (r *restorer) make(from io.Reader) error {
-	generation, err := r.build(from, r.sites[0])
+// It takes what a reader could be opened with.
+func (r *restorer) make(in *reader, err error) error {
 	if err != nil {
-		return fmt.Errorf("member %s: %w", r.sites[0].member.Name, err)
+		return err
 	}
+	defer in.close()
+	first := r.sites[0]
+	generation, err := r.build(in, first)
+	if err != nil {
+		return fmt.Errorf("member %s: %w", first.member.Name, err)
+	}
+	// What the first member has is closed: its base is read again as it lies there
+	// while the others get their copies.
+	tasks := task.New(r.ctx)
+	tasks.Go("verify "+first.member.Name, func(ctx context.Context) error {
+		return mvcc.VerifyBase(ctx, r.store(first, generation))
+	})
 	for _, s := range r.sites[1:] {
-		from, to := r.sites[0].dir.Generation(generation), s.dir.Generation(generation)
-		if err := copyTree(r.ctx, r.cfg.FS, from, to); err != nil {
-			return fmt.Errorf("member %s: %w", s.member.Name, err)
-		}
+		tasks.Go("copy to "+s.member.Name, func(ctx context.Context) error {
+			return copyTree(ctx, r.cfg.FS, first.dir.Generation(generation), s.dir.Generation(generation), true)
+		})
+	}
+	if err := tasks.Wait(); err != nil {
+		return err
 	}
 	for _, s := range r.sites {
 		if err := r.complete(s, generation); err != nil {
@@ -323,14 +349,11 @@ func (r *restorer) setAside(path string) error {
 }
 
 // build makes the new cluster's state in a site and returns its generation.
-func (r *restorer) build(from io.Reader, s *site) (generation int, err error) {
-	in, err := newReader(from)
-	if err != nil {
-		return 0, err
-	}
-	defer in.close()
+func (r *restorer) build(in *reader, s *site) (generation int, err error) {
 	in.hashed = !r.cfg.SkipHashCheck
-	b, err := beginStore(in, r.store(s, firstGeneration), mvcc.Identity{Cluster: r.plan.Cluster, Timeline: r.plan.Timeline})
+	cfg := r.store(s, firstGeneration)
+	cfg.BaseNoSync = cfg.BaseNoSync || r.plan.Bump > 0 // Only the second one stays.
+	b, err := beginStore(in, cfg, mvcc.Identity{Cluster: r.plan.Cluster, Timeline: r.plan.Timeline})
 	if err != nil {
 		return 0, err
 	}
@@ -345,9 +368,6 @@ func (r *restorer) build(from io.Reader, s *site) (generation int, err error) {
 	if err == nil && r.plan.Bump > 0 {
 		generation = secondGeneration
 		err = r.bump(b.store, s)
-	}
-	if err == nil && generation == firstGeneration {
-		_, err = b.store.Base().Verify(r.ctx, nil)
 	}
 	if err = errors.Join(err, b.store.Close()); err != nil {
 		return 0, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"go.etcd.io/raft/v3/raftpb"
@@ -107,44 +108,62 @@ func dropLeases(tx *mvcc.Tx) error {
 // bump makes a second generation of the first: the same keys at a higher
 // revision, all of which is compacted. History cannot leap over revisions, so
 // it begins anew.
-func (r *restorer) bump(first *mvcc.Store, s *site) error {
-	if err := first.WaitMerged(r.ctx); err != nil {
-		return err
-	}
-	at := first.Applied()
-	view := first.Base().View()
-	defer view.Release()
-	if m := view.Meta().Merged.Revision; m != at.Revision {
-		return fmt.Errorf("base is merged through revision %d of %d: %w", m, at.Revision, ErrInvalid)
-	}
-	head := ident.Revision(r.plan.Header.Revision + r.plan.Bump) // As planned, whether or not keys went with their leases.
-	point := backend.Point{Position: at.Position, Revision: head}
-	seed := mvcc.Seed{Last: at.Position.Index, Next: rowsOf(view), Meta: backend.Meta{
-		Applied: at.Position, Term: at.Term, Time: at.Time, Digest: bumpedDigest(at.Digest, head), Revision: head,
-		Compacted: point, Merged: point, ConfState: at.ConfState, Cluster: at.Cluster, Timeline: at.Timeline,
-	}}
-	for table := backend.TableLease; table <= backend.TableMeta; table++ {
-		err := first.Rows(table, func(key, value []byte) error {
-			seed.Rows = append(seed.Rows, backend.RowChange{Table: table, Key: key, Value: value})
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-	}
-	second, err := mvcc.CreateFrom(r.store(s, secondGeneration), seed)
+func (r *restorer) bump(first *mvcc.Store, s *site) (err error) {
+	frozen, err := first.Freeze() // No merge: what it would do to the first base is done to the second at once.
 	if err != nil {
 		return err
 	}
-	if got, want := second.Base().Meta(), view.Meta(); got.Rows != want.Rows || got.StateHash != want.StateHash {
-		second.Close()
-		return fmt.Errorf("%d rows with hash %x became %d with %x: %w", want.Rows, want.StateHash, got.Rows, got.StateHash, backend.ErrDamaged)
-	}
-	if _, err := second.Base().Verify(r.ctx, nil); err != nil {
-		second.Close()
+	defer func() { err = errors.Join(err, frozen.Close()) }()
+	view := first.View()
+	defer view.Release()
+	all, err := view.Range(r.ctx, mvcc.RangeArgs{Key: lowestKey, End: noEnd, CountOnly: true})
+	if err != nil {
 		return err
 	}
-	return second.Close()
+	at := first.Applied()
+	head := ident.Revision(r.plan.Header.Revision + r.plan.Bump) // As planned, whether or not keys went with their leases.
+	point := backend.Point{Position: at.Position, Revision: head}
+	seed := mvcc.Seed{Last: at.Position.Index, Next: r.keysOf(view), Meta: backend.Meta{
+		Applied: at.Position, Term: at.Term, Time: at.Time, Digest: bumpedDigest(at.Digest, head), Revision: head,
+		Compacted: point, Merged: point, ConfState: at.ConfState, Cluster: at.Cluster, Timeline: at.Timeline,
+	}}
+	err = frozen.Rows(func(table backend.Table, key, value []byte) error {
+		seed.Rows = append(seed.Rows, backend.RowChange{Table: table, Key: key, Value: value})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	second, err := mvcc.CreateFrom(lean(r.store(s, secondGeneration)), seed)
+	if err != nil {
+		return err
+	}
+	if got := second.Base().Meta().Rows; got != all.Count {
+		err = fmt.Errorf("%d keys became %d: %w", all.Count, got, backend.ErrDamaged)
+	}
+	return errors.Join(err, second.Close())
+}
+
+var lowestKey, noEnd = []byte{0}, []byte{0} // Of a range over all keys.
+
+// keysOf gives the rows of all keys of a view by rising key.
+func (r *restorer) keysOf(view *mvcc.View) func() (key, kv []byte, err error) {
+	from := lowestKey
+	var part [][]byte
+	return func() (key, kv []byte, err error) {
+		for len(part) == 0 {
+			if from == nil {
+				return nil, nil, nil
+			}
+			some, err := view.Range(r.ctx, mvcc.RangeArgs{Key: from, End: noEnd, PartBytes: frameBytes})
+			if err != nil {
+				return nil, nil, err
+			}
+			part, from = some.KVs, some.Next
+		}
+		kv, part = part[0], part[1:]
+		return keyOf(kv), kv, nil
+	}
 }
 
 // bumpedDigest stands for the leap in the chain of digests.

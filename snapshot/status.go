@@ -88,7 +88,8 @@ func (v *verifier) verify() error {
 	if err := v.records(); err != nil {
 		return err
 	}
-	if err := v.reader.end(v.status.StateHash); err != nil {
+	v.reader.hash = v.status.StateHash
+	if err := v.reader.end(); err != nil {
 		return err
 	}
 	v.status.Totals = Totals{Bytes: v.size, Rows: v.reader.rows, Records: v.reader.records}

@@ -26,6 +26,9 @@ type WriteOptions struct {
 	BytesPerSecond int64        // Of the stream; 0 means no limit. Needs Clock.
 	Clock          clock.Clock  //
 	Progress       func(Totals) // Now and then; nil means nobody listens.
+	// GiveWay is called after each piece of content, and may wait there: others need
+	// the processor and the disk. Nil: nobody does.
+	GiveWay func(context.Context) error
 }
 
 // WriteTo writes a snapshot for a peer that has said where it stands.
@@ -41,8 +44,24 @@ func Write(ctx context.Context, w io.Writer, f *mvcc.Frozen, o WriteOptions) (To
 	if err != nil {
 		return Totals{}, err
 	}
+	return writeFrames(ctx, frames, f, o)
+}
+
+// writeLocal writes a frozen state for a reader in this process, which reads
+// without the SHA-256 at the end. Everything else that it verifies is there.
+func writeLocal(ctx context.Context, w io.Writer, f *mvcc.Frozen) error {
+	frames, err := newFrameWriter(w, false)
+	if err != nil {
+		return err
+	}
+	frames.sha = nil
+	_, err = writeFrames(ctx, frames, f, WriteOptions{})
+	return err
+}
+
+func writeFrames(ctx context.Context, frames *frameWriter, f *mvcc.Frozen, o WriteOptions) (Totals, error) {
 	s := &writer{ctx: ctx, frames: frames, frozen: f, options: o}
-	err = s.write()
+	err := s.write()
 	s.totals.Bytes = frames.offset
 	return s.totals, err
 }
@@ -56,6 +75,7 @@ type writer struct {
 	first    *history.Record // nil: there are none.
 	totals   Totals
 	reported int64
+	piece    uint64 // Where the present one began.
 }
 
 func (s *writer) write() error {
@@ -282,6 +302,12 @@ func (s *writer) historyRecords() error {
 }
 
 func (s *writer) progress() error {
+	if total := s.frames.total; s.options.GiveWay != nil && total-s.piece >= pieceBytes {
+		s.piece = total
+		if err := s.options.GiveWay(s.ctx); err != nil {
+			return err
+		}
+	}
 	if s.frames.offset-s.reported < progressBytes {
 		return nil
 	}

@@ -3,12 +3,14 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/internal/vfs"
+	"github.com/holdfast-db/holdfast/snapshot"
 	"github.com/holdfast-db/holdfast/snapshot/archive"
 )
 
@@ -46,6 +48,7 @@ the key file that a restore would use: a lost key is lost data.
 				return badArguments("--scratch: %w", err)
 			}
 			defer os.RemoveAll(folder)
+			debug.SetGCPercent(snapshot.FillGCPercent)
 			host, _ := os.Hostname() // For people.
 			d, err := a.Drill(cmd.Context(), archive.DrillConfig{
 				FS: vfs.OS(), Scratch: folder, Clock: clock.Real(), Logger: c.logger(), Timeline: ident.Timeline(f.timeline), By: "holdfastctl on " + host,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -132,6 +133,7 @@ func (c *ctl) apply(ctx context.Context, plan *recovery.Plan, how applyFlags) er
 		fence = a
 	}
 	host, _ := os.Hostname() // For people.
+	debug.SetGCPercent(snapshot.FillGCPercent)
 	err := recovery.Apply(ctx, recovery.ApplyConfig{
 		Config: c.recovery(), Random: rand.Reader, AcceptLoss: how.accept, Archive: fence, NoEpoch: how.noEpoch, By: "holdfastctl on " + host,
 		Step: func(name string) error { fmt.Fprintln(c.err, name); return ctx.Err() },

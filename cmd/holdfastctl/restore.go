@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -22,10 +21,10 @@ import (
 // pointFlags are the flags of restore that say what, and what of it.
 type pointFlags struct {
 	archiveFlags
-	from, to, member, scratch string
-	prefix                    string
-	keepRevision              bool
-	facts                     []string
+	from, to, member string
+	prefix           string
+	keepRevision     bool
+	facts            []string
 }
 
 func (c *ctl) restoreCommand() *cobra.Command {
@@ -70,7 +69,8 @@ these lines alone. --prefix "" is every key. Keys come back without their leases
 	cmd.Flags().StringVar(&p.to, "to", "latest", "the point in time")
 	cmd.Flags().StringVar(&p.prefix, "prefix", "", "take the keys that begin with this back to what they were, in the running cluster")
 	cmd.Flags().StringVar(&p.member, "member", "", "make only this member of --cluster here")
-	cmd.Flags().StringVar(&p.scratch, "scratch", "", "folder for the state on its way (default beside the first data directory)")
+	cmd.Flags().String("scratch", "", "folder for the state on its way")
+	_ = cmd.Flags().MarkDeprecated("scratch", "what comes from an archive needs no place on its way any more")
 	cmd.Flags().StringSliceVar(&p.facts, "facts", nil, "files of 'recover collect --freeze' from all members of the old cluster: the revision stays if they prove that the archive has everything")
 	cmd.Flags().BoolVar(&p.keepRevision, "keep-revision", false, "go on with the target's revision: only if nobody has ever seen a later one")
 	return cmd
@@ -191,25 +191,10 @@ func (c *ctl) restoreAs(ctx context.Context, a *archive.Archive, plan *archive.P
 	if err := emptyTargets(members); err != nil {
 		return exit(exitFailed, err)
 	}
-	folder := p.scratch
-	for _, m := range members.Members {
-		if folder == "" && m.Make {
-			folder = filepath.Dir(absolute(m.DataDir))
-		}
-	}
-	folder, err := os.MkdirTemp(folder, "holdfast-restore-")
-	if err != nil {
-		return badArguments("--scratch: %w", err)
-	}
-	defer os.RemoveAll(folder)
-	file := filepath.Join(folder, "point.snap")
-	if _, err := a.RestoreFile(ctx, vfs.OS(), file, plan); err != nil {
-		return exit(exitFailed, err)
-	}
 	if o.Only != "" { // The archive may go on: all of them stand at the same point, with the same revision.
 		f.others = otherMembers(p, f, fmt.Sprintf("--to index=%s %s", plan.To.Position(), sameRevision(o)))
 	}
-	return c.restoreFile(ctx, f, file, members, o)
+	return c.makeMembers(f, members, o, func(cfg snapshot.RestoreConfig) error { return a.RestoreTo(ctx, cfg, plan, members) })
 }
 
 // emptyTargets finds what would be in the way before anything is fetched.

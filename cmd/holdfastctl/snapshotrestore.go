@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -194,15 +195,16 @@ func (c *ctl) restore(ctx context.Context, f *restoreFlags, file string, options
 		fmt.Fprintln(c.out, "Nothing was done: --dry-run.")
 		return nil
 	}
-	return c.restoreFile(ctx, f, file, plan, options)
+	return c.makeMembers(f, plan, options, func(cfg snapshot.RestoreConfig) error { return snapshot.Restore(ctx, cfg, file, plan) })
 }
 
-// restoreFile does what a plan says.
-func (c *ctl) restoreFile(ctx context.Context, f *restoreFlags, file string, plan *snapshot.Plan, options snapshot.RestoreOptions) error {
+// makeMembers does what a plan says.
+func (c *ctl) makeMembers(f *restoreFlags, plan *snapshot.Plan, options snapshot.RestoreOptions, restore func(snapshot.RestoreConfig) error) error {
+	debug.SetGCPercent(snapshot.FillGCPercent)
 	bar := c.progress("restoring", -1)
-	err := snapshot.Restore(ctx, snapshot.RestoreConfig{
+	err := restore(snapshot.RestoreConfig{
 		FS: vfs.OS(), Clock: clock.Real(), Logger: c.logger(), Random: rand.Reader, SkipHashCheck: f.skipHash, Progress: bar.set,
-	}, file, plan)
+	})
 	bar.done()
 	if errors.Is(err, snapshot.ErrNotEmpty) {
 		err = fmt.Errorf("%w; choose another --data-dir, or --replace to rename it aside", err)

@@ -25,8 +25,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/holdfast-db/holdfast/internal/assert"
 )
 
@@ -50,44 +48,6 @@ type DB struct {
 // Open is what a crash left of it.
 const suffixDefragment = ".defrag"
 
-// Create makes a new base that holds m and no rows. What m says about rows is
-// ignored.
-func Create(cfg Config, m Meta) (*DB, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
-	if _, err := cfg.FS.Stat(cfg.Path); err == nil {
-		return nil, fmt.Errorf("create %s: %w", cfg.Path, ErrExists)
-	}
-	s, err := openStore(&cfg, cfg.Path, cfg.InitialMmapBytes)
-	if err != nil {
-		return nil, err
-	}
-	m.Format, m.Rows, m.StateHash, m.LongOrdinal = formatVersion, 0, Sum{}, 0
-	if err := initialize(s, &metaRow{Meta: m, txID: 1}); err != nil {
-		s.leave()
-		return nil, err
-	}
-	if err := cfg.FS.SyncDir(filepath.Dir(cfg.Path)); err != nil {
-		s.leave()
-		return nil, fmt.Errorf("create %s: %w", cfg.Path, err)
-	}
-	return start(cfg, s, cfg.InitialMmapBytes)
-}
-
-// initialize makes the buckets.
-func initialize(s *store, m *metaRow) error {
-	s.setGrowth(0)
-	return s.write(func(tx *bbolt.Tx) error {
-		for _, section := range sections {
-			if _, err := tx.CreateBucket(section.name); err != nil {
-				return fmt.Errorf("bucket %s in %s: %w", section.name, s.path, err)
-			}
-		}
-		return putMeta(tx, m)
-	})
-}
-
 // Open opens a base. It refuses one that is damaged where opening looks, newer
 // than this version, or older than the log can make good.
 func Open(cfg Config) (*DB, error) {
@@ -110,9 +70,9 @@ func Open(cfg Config) (*DB, error) {
 		return nil, err
 	}
 	// Now that the file is locked, nobody is defragmenting it.
-	if err := cfg.FS.Remove(cfg.Path + suffixDefragment); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := removeUnfinished(cfg.FS, cfg.Path+suffixDefragment); err != nil {
 		s.leave()
-		return nil, fmt.Errorf("remove an unfinished defragmentation: %w", err)
+		return nil, err
 	}
 	// Who defragmented the file may have been killed before its name was durable,
 	// or could not make it so. What is committed from now on must not be lost with it.

@@ -32,7 +32,7 @@ func testConfig(t testing.TB) Config {
 
 func create(t testing.TB, cfg Config) *DB {
 	t.Helper()
-	db, err := Create(cfg, Meta{Cluster: 7, Revision: 1})
+	db, err := Create(cfg, Meta{Cluster: 7, Revision: 1}, Rows{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +182,7 @@ func seeded(t *testing.T) *rand.Rand {
 func TestMergesReopensAndDefragmentationsKeepExactlyTheRows(t *testing.T) {
 	r := seeded(t)
 	cfg := testConfig(t)
-	db, err := Create(cfg, Meta{Cluster: 7})
+	db, err := Create(cfg, Meta{Cluster: 7}, Rows{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestMergesReopensAndDefragmentationsKeepExactlyTheRows(t *testing.T) {
 // merged in between.
 func TestDefragmentationsBesideMergesLoseNothing(t *testing.T) {
 	r := seeded(t)
-	db, err := Create(testConfig(t), Meta{})
+	db, err := Create(testConfig(t), Meta{}, Rows{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,18 +35,18 @@ func load(b *testing.B, keys, kvs [][]byte) *DB {
 	cfg := testConfig(b)
 	cfg.NoSync = false
 	cfg.InitialMmapBytes = 4 << 30
-	db := create(b, cfg)
 	i := 0
-	err := db.Load(func() (key, kv []byte, err error) {
+	db, err := Create(cfg, Meta{}, Rows{Next: func() (key, kv []byte, err error) {
 		if i == len(keys) {
 			return nil, nil, nil
 		}
 		i++
 		return keys[i-1], kvs[i-1], nil
-	})
+	}})
 	if err != nil {
 		b.Fatal(err)
 	}
+	b.Cleanup(func() { db.Close() })
 	return db
 }
 
@@ -135,7 +135,7 @@ func BenchmarkMerge(b *testing.B) {
 }
 
 // What does filling a new base cost per row?
-func BenchmarkLoad(b *testing.B) {
+func BenchmarkCreate(b *testing.B) {
 	keys, kvs := benchData()
 	b.ReportAllocs()
 	for b.Loop() {

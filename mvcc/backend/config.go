@@ -38,6 +38,8 @@ type Config struct {
 	// transactions make equal files then, so that a run can be repeated. Slow for
 	// a file with many free pages. For simulations only.
 	InOrder bool
+
+	sortBytes int // Of keys of leases sorted in memory, sortBytesDefault. Tests want less.
 }
 
 // Validate reports all that is wrong, after filling in defaults.
@@ -50,6 +52,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Timeout == 0 {
 		c.Timeout = time.Second
+	}
+	if c.sortBytes == 0 {
+		c.sortBytes = sortBytesDefault
 	}
 	var wrong []error
 	if c.FS == nil {

@@ -78,7 +78,7 @@ func TestOpenRefusesByName(t *testing.T) {
 		t.Fatalf("missing: %v", err)
 	}
 	db := create(t, cfg)
-	if _, err := Create(cfg, Meta{}); !errors.Is(err, ErrExists) {
+	if _, err := Create(cfg, Meta{}, Rows{}); !errors.Is(err, ErrExists) {
 		t.Fatalf("exists: %v", err)
 	}
 	if _, err := Open(cfg); !errors.Is(err, ErrLocked) {
@@ -95,12 +95,12 @@ func TestOpenRefusesByName(t *testing.T) {
 	if _, err := Open(Config{PageSize: 5, InitialMmapBytes: 1, Timeout: -1}); err == nil || strings.Count(err.Error(), "\n") != 5 {
 		t.Fatalf("six mistakes: %v", err)
 	}
-	cfg = testConfig(t)
 	s, err := openStore(&cfg, cfg.Path, mapBytesMin)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(initialize(s, &metaRow{Meta: Meta{Format: formatVersion + 1}}), s.bolt.Close()); err != nil {
+	newer := func(tx *bbolt.Tx) error { return putMeta(tx, &metaRow{Meta: Meta{Format: formatVersion + 1}}) }
+	if err := errors.Join(s.write(newer), s.bolt.Close()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(cfg); !errors.Is(err, ErrNewerFormat) || !strings.Contains(err.Error(), "format 2") || !strings.Contains(err.Error(), cfg.Path) {
@@ -131,45 +131,11 @@ func TestBadRowsAreRefusedAndChangeNothing(t *testing.T) {
 	if err := db.Merge([]KeyChange{row("a")}, nil); err != nil {
 		t.Fatal(err)
 	}
-	end := func() ([]byte, []byte, error) { return nil, nil, nil }
-	if err := db.Load(end); !errors.Is(err, ErrNotEmpty) {
-		t.Fatal(err)
-	}
-}
-
-func TestLoadFillsABaseThatReadsLikeAMergedOne(t *testing.T) {
-	r := seeded(t)
-	m := newModel()
-	changes := slices.DeleteFunc(randomChanges(r, m, 3000, 1), func(c KeyChange) bool { return c.KV == nil })
-	loaded, merged := create(t, testConfig(t)), create(t, testConfig(t))
-	i := 0
-	err := loaded.Load(func() ([]byte, []byte, error) {
-		if i == len(changes) {
-			return nil, nil, nil
-		}
-		i++
-		return changes[i-1].Key, changes[i-1].KV, nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := merged.Merge(changes, nil); err != nil {
-		t.Fatal(err)
-	}
-	if a, b := loaded.Meta(), merged.Meta(); a.Rows != b.Rows || a.StateHash != b.StateHash {
-		t.Fatalf("%d rows %x, %d rows %x", a.Rows, a.StateHash, b.Rows, b.StateHash)
-	}
-	v := loaded.View()
-	defer v.Release()
-	check(t, v, m)
-	if _, err := loaded.Verify(context.Background(), func(int64, int64) {}); err != nil {
-		t.Fatal(err)
-	}
 }
 
 func TestAKeyOfAMegabyteLivesThroughMergeReopenAndDefragmentation(t *testing.T) {
 	cfg := testConfig(t)
-	db, err := Create(cfg, Meta{})
+	db, err := Create(cfg, Meta{}, Rows{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -432,7 +398,7 @@ func TestReadersAndTheWriterDoNotMeet(t *testing.T) {
 func TestAFileThatWouldOutgrowItsMappingIsFullUntilThatIsLarger(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.InitialMmapBytes = mapBytesMin
-	db, err := Create(cfg, Meta{})
+	db, err := Create(cfg, Meta{}, Rows{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,7 @@ import (
 
 func TestACursorForKeysOnlySeesTheSameKeys(t *testing.T) {
 	cfg := testConfig(t)
-	db, err := Create(cfg, Meta{})
+	db, err := Create(cfg, Meta{}, Rows{})
 	if err != nil {
 		t.Fatal(err)
 	}

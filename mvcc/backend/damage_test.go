@@ -23,7 +23,7 @@ var flipsFlag = flag.Int("flips", 400, "how many bits to flip, one at a time")
 func victim(t *testing.T) (Config, []byte, *model) {
 	t.Helper()
 	cfg := testConfig(t)
-	db, err := Create(cfg, Meta{Cluster: 7})
+	db, err := Create(cfg, Meta{Cluster: 7}, Rows{})
 	if err != nil {
 		t.Fatal(err)
 	}

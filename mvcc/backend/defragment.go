@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"runtime/debug"
 	"slices"
 
-	"go.etcd.io/bbolt"
-
 	"github.com/holdfast-db/holdfast/internal/fail"
+	"github.com/holdfast-db/holdfast/internal/vfs"
 )
 
 // Defragment rewrites the file without its free pages, if they are more than a
@@ -47,95 +45,84 @@ func (db *DB) Defragment(ctx context.Context) error {
 
 // rewrite copies a view into a new file and proves that it is equal.
 func (db *DB) rewrite(ctx context.Context, v *View) (_ *store, err error) {
-	path := db.cfg.Path + suffixDefragment
-	if err := db.cfg.FS.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove an unfinished one: %w", err)
-	}
 	cfg := db.cfg
-	cfg.PageSize = int(v.pageSize)
-	s, err := openStore(&cfg, path, db.mapBytes)
-	if err != nil {
+	cfg.Path, cfg.PageSize = db.cfg.Path+suffixDefragment, int(v.pageSize)
+	if err := removeUnfinished(cfg.FS, cfg.Path); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			s.leave()
-			err = errors.Join(err, db.cfg.FS.Remove(path))
+			err = errors.Join(err, removeUnfinished(cfg.FS, cfg.Path))
 		}
 	}()
-	if err := copyView(ctx, s, v, db.cfg.NoSync); err != nil {
-		return nil, err
-	}
-	copied, err := newView(s, nil)
+	rows, err := v.rowsToCopy(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer copied.Release()
-	if _, err := copied.verify(ctx, nil); err != nil {
-		return nil, fmt.Errorf("verify the copy: %w", err)
+	meta := *v.meta
+	meta.txID++
+	if _, err := writeFile(&cfg, meta, rows); err != nil {
+		return nil, err
 	}
-	if copied.meta.Rows != v.meta.Rows || copied.meta.StateHash != v.meta.StateHash {
-		return nil, fmt.Errorf("the copy has %d rows of %d: %w", copied.meta.Rows, v.meta.Rows, ErrDamaged)
+	s, err := openStore(&cfg, cfg.Path, db.mapBytes)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.equals(ctx, v); err != nil {
+		s.leave()
+		return nil, err
 	}
 	return s, nil
 }
 
-// copyView writes all rows of a view, and syncs once at the end.
-func copyView(ctx context.Context, s *store, v *View, noSync bool) error {
-	s.bolt.NoSync, s.bolt.NoGrowSync = true, true
-	meta := *v.meta
-	meta.txID++
-	if err := initialize(s, &meta); err != nil {
-		return err
+// removeUnfinished removes what is left of a file that was not finished.
+func removeUnfinished(fsys vfs.FS, path string) error {
+	err := fsys.Remove(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	for _, t := range []*tree{v.keys, v.leaseKeys, v.longKeys, v.rows} {
-		if err := copyTree(ctx, s, t); err != nil {
-			return err
-		}
-	}
-	// Once more with nothing new: bbolt falls back to the commit before the last
-	// when the newest meta page is damaged, and that one must hold all rows too.
-	if err := s.write(func(tx *bbolt.Tx) error { return putMeta(tx, &meta) }); err != nil {
-		return err
-	}
-	s.bolt.NoSync, s.bolt.NoGrowSync = noSync, noSync
-	if noSync {
-		return nil
-	}
-	if err := s.bolt.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", s.path, err)
+	if err = errors.Join(err, fsys.RemoveAll(path+suffixSort)); err != nil {
+		return fmt.Errorf("remove an unfinished %s: %w", filepath.Base(path), err)
 	}
 	return nil
 }
 
-// copyTree writes the rows of one bucket in transactions of bounded size.
-func copyTree(ctx context.Context, s *store, t *tree) (err error) {
-	defer catchFault(t.file, debug.SetPanicOnFault(true), &err)
-	var c treeCursor
-	c.tree = t
-	ok, err := c.from(nil)
-	for ok && err == nil {
-		err = s.write(func(tx *bbolt.Tx) error {
-			b := &batch{}
-			bucket := tx.Bucket(t.section.name)
-			bucket.FillPercent = fillPercent
-			for rows, size := 0, 0; ok && rows < loadRowsMax && size < loadBytesMax; rows++ {
-				key, payload, err := c.row()
-				if err != nil {
-					return err
-				}
-				if err := b.set(bucket, t.section, key, payload); err != nil {
-					return err
-				}
-				size += len(key) + len(payload)
-				if ok, err = c.next(); err != nil {
-					return err
-				}
-			}
-			return ctx.Err()
-		})
+// equals verifies a copy of a view.
+func (s *store) equals(ctx context.Context, v *View) error {
+	copied, err := newView(s, nil)
+	if err != nil {
+		return err
 	}
-	return err
+	defer copied.Release()
+	if _, err := copied.verify(ctx, nil); err != nil {
+		return fmt.Errorf("verify the copy: %w", err)
+	}
+	a, b := copied.meta, v.meta
+	if a.Rows != b.Rows || a.StateHash != b.StateHash || a.smallRows != b.smallRows || a.smallHash != b.smallHash {
+		return fmt.Errorf("the copy has %d rows of %d, %d small ones of %d: %w", a.Rows, b.Rows, a.smallRows, b.smallRows, ErrDamaged)
+	}
+	return nil
+}
+
+// rowsToCopy are all rows of a view.
+func (v *View) rowsToCopy(ctx context.Context) (Rows, error) {
+	var rows Rows
+	for table := TableLease; table <= TableMeta; table++ {
+		err := v.TableRows(table, func(key, value []byte) error {
+			rows.Small = append(rows.Small, RowChange{Table: table, Key: key, Value: value})
+			return nil
+		})
+		if err != nil {
+			return rows, err
+		}
+	}
+	c, step := v.Cursor(), func(c *Cursor) (key, kv []byte, err error) { return c.Seek(nil) }
+	rows.Next = func() (key, kv []byte, err error) {
+		key, kv, err = step(c)
+		step = (*Cursor).Next
+		return key, kv, errors.Join(err, ctx.Err())
+	}
+	return rows, nil
 }
 
 // adopt gives a new file the name and makes it the current one. The caller

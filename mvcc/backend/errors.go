@@ -28,8 +28,6 @@ var (
 	ErrFailed = errors.New("base file failed earlier and takes no more writes")
 	// ErrUnsorted means that changes or rows did not come in rising key order.
 	ErrUnsorted = errors.New("rows are not in rising key order")
-	// ErrNotEmpty means that Load was asked to fill a base that has rows.
-	ErrNotEmpty = errors.New("base already has rows")
 	// ErrBadRow means that a row handed in is not one: an empty key, or bytes
 	// that are not a KeyValue.
 	ErrBadRow = errors.New("row is not valid")

@@ -31,7 +31,7 @@ func everyField() Meta {
 // writeGolden fills a base with one of everything.
 func writeGolden(t *testing.T, cfg Config) *DB {
 	t.Helper()
-	db, err := Create(cfg, everyField())
+	db, err := Create(cfg, everyField(), Rows{})
 	if err != nil {
 		t.Fatal(err)
 	}

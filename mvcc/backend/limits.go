@@ -33,10 +33,31 @@ const (
 	// that can be mapped; deeper means a cycle.
 	treeDepthMax = 32
 
-	// loadRowsMax and loadBytesMax bound one transaction of Load and Defragment,
-	// and with it the memory it takes.
-	loadRowsMax  = 20_000
-	loadBytesMax = 8 << 20
+	// A new file is written in blocks of writeBlockBytes, one being filled while
+	// others are on their way.
+	writeBlockBytes = 1 << 20
+	writeBlocks     = 3
+
+	// Rows go in batches to the goroutine that hashes them.
+	hashBatchBytes = 256 << 10
+	hashBatches    = 4
+
+	// sortBytesDefault of keys of leases are sorted in memory before they go to a
+	// scratch file.
+	sortBytesDefault = 8 << 20
+
+	// A leaf of large rows takes several pages rather than leave more than this
+	// fraction of one empty. Rows of any size leave less in so many pages.
+	leafEmptyFraction = 4
+	leafPagesMax      = 8
+
+	// syncAheadBytes of a new file are synced while the next are written: what the
+	// last sync has to wait for is then little.
+	syncAheadBytes = 16 << 20
+
+	// inlineFraction of a page is what a bucket may take that lies within the
+	// directory, as in bbolt.
+	inlineFraction = 4
 
 	// fillPercent leaves little room in a page written in bulk: later merges
 	// split few of them.

@@ -1,10 +1,8 @@
 package backend
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"slices"
 
 	"go.etcd.io/bbolt"
 
@@ -157,17 +155,8 @@ func (b *batch) set(bucket *bbolt.Bucket, s section, key, payload []byte) error 
 
 // applyRows writes small rows in key order, each once.
 func (b *batch) applyRows(changes []RowChange) error {
-	type change struct{ key, value []byte }
-	sorted := make([]change, 0, len(changes))
-	for _, c := range changes {
-		sorted = append(sorted, change{append([]byte{byte(c.Table)}, c.Key...), c.Value})
-	}
-	slices.SortStableFunc(sorted, func(a, b change) int { return bytes.Compare(a.key, b.key) })
 	bucket := b.tx.Bucket(sectionRows.name)
-	for i, c := range sorted {
-		if i+1 < len(sorted) && bytes.Equal(c.key, sorted[i+1].key) {
-			continue
-		}
+	for _, c := range sortRows(changes) {
 		old, err := b.view.rows.get(c.key)
 		if err != nil {
 			return err

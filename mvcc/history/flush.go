@@ -133,7 +133,7 @@ func (l *Log) fileLocked(s *segment) (vfs.File, error) {
 // allocateLocked extends a file ahead of what is written, so that a full disk
 // shows before a record is half written.
 func (l *Log) allocateLocked(s *segment, f vfs.File, need int64) error {
-	if need <= s.allocated || need <= allocateFromBytes || s.sealed.Load() != nil {
+	if l.cfg.Filling || need <= s.allocated || need <= allocateFromBytes || s.sealed.Load() != nil {
 		return nil
 	}
 	size := min(need+min(max(need, allocateStepMin), allocateStepMax), max(need, l.cfg.SegmentBytes))

@@ -22,6 +22,9 @@ type Config struct {
 	SegmentBytes int64        // Size of a segment; zero means SegmentBytesDefault. Smaller ones give space back sooner.
 	RingBytes    int64        // Memory for the newest records; zero means RingBytesDefault. Readers further behind read files.
 	Logger       hclog.Logger // Required.
+	// Filling says that much is written and little synced before it is closed: files
+	// are not extended ahead, which writes every byte twice to make syncs quick.
+	Filling bool
 
 	// Merged is a revision that base covers: segments that end below it are not
 	// needed, and what a Drop that was cut short has left of them goes at Open.

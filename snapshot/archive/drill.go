@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"time"
 
@@ -13,11 +12,9 @@ import (
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/ident"
-	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/mvcc"
 	"github.com/holdfast-db/holdfast/proto/mvccpb"
-	"github.com/holdfast-db/holdfast/snapshot"
 	"github.com/holdfast-db/holdfast/snapshot/blobstore"
 )
 
@@ -96,27 +93,6 @@ func (a *Archive) drill(ctx context.Context, cfg DrillConfig, d *Drill) error {
 		return err
 	}
 	return errors.Join(check(ctx, s, p, d), s.Close())
-}
-
-// restoreInto makes a store of what is restored, while it comes: the disk needs
-// room for it once.
-func (a *Archive) restoreInto(ctx context.Context, store mvcc.Config, id mvcc.Identity, p *Plan) error {
-	r, w := io.Pipe()
-	tasks := task.New(ctx)
-	tasks.Go("restore", func(ctx context.Context) error {
-		_, err := a.Restore(ctx, w, p)
-		w.CloseWithError(err) // nil is the end.
-		return err
-	})
-	_, err := snapshot.ReceiveWhole(r, store, id)
-	if err == nil {
-		_, err = io.Copy(io.Discard, r) // What it says after its end is verified, too.
-	}
-	r.CloseWithError(io.ErrClosedPipe)
-	if failed := tasks.Wait(); failed != nil && !errors.Is(failed, io.ErrClosedPipe) {
-		return failed // The cause: the other end saw only that nothing more came.
-	}
-	return err
 }
 
 // sampleMax keys are read back in a drill.

@@ -53,6 +53,9 @@ var (
 	order      = binary.LittleEndian
 )
 
+// Sum is a SHA-256.
+type Sum [sha256.Size]byte
+
 // UUID names a cluster, and its folder in the archive.
 type UUID [16]byte
 
@@ -144,39 +147,44 @@ func encodeObject(h head, stored []byte) ([]byte, error) {
 }
 
 // decodeObject takes an object apart and verifies every byte of it. The content
-// is as stored, and lies where data did.
-func decodeObject(name string, data []byte) (head, []byte, error) {
+// is as stored, and lies where data did. whole is the SHA-256 of all of data, by
+// which a manifest knows it.
+func decodeObject(name string, data []byte) (h head, content []byte, whole Sum, err error) {
 	h, first, crc, err := decodeHead(name, data)
 	if err != nil {
-		return h, nil, err
+		return h, nil, whole, err
 	}
 	at := first
 	for left := h.Stored; left > 0; {
 		n := int(min(storedFrameBytes, left))
 		if len(data)-at < frameCRCBytes+n {
-			return h, nil, damagef(name, int64(len(data)), "the object ends before its end")
+			return h, nil, whole, damagef(name, int64(len(data)), "the object ends before its end")
 		}
 		crc = crc32.Update(crc, castagnoli, data[at+frameCRCBytes:at+frameCRCBytes+n])
 		if got := order.Uint32(data[at:]); got != crc {
-			return h, nil, damagef(name, int64(at), "frame has checksum %08x, says %08x", crc, got)
+			return h, nil, whole, damagef(name, int64(at), "frame has checksum %08x, says %08x", crc, got)
 		}
 		left -= int64(n)
 		at += frameCRCBytes + n
 	}
 	if len(data)-at < sha256.Size {
-		return h, nil, damagef(name, int64(len(data)), "the object ends before its end")
+		return h, nil, whole, damagef(name, int64(len(data)), "the object ends before its end")
 	}
-	if sum := sha256.Sum256(data[:at]); string(sum[:]) != string(data[at:at+sha256.Size]) {
-		return h, nil, damagef(name, int64(at), "SHA-256 is %x, says %x", sum, data[at:at+sha256.Size])
+	sha := sha256.New()
+	sha.Write(data[:at])
+	if sum := sha.Sum(nil); string(sum) != string(data[at:at+sha256.Size]) {
+		return h, nil, whole, damagef(name, int64(at), "SHA-256 is %x, says %x", sum, data[at:at+sha256.Size])
 	}
+	sha.Write(data[at : at+sha256.Size])
+	sha.Sum(whole[:0])
 	if len(data) > at+sha256.Size {
-		return h, nil, damagef(name, int64(at+sha256.Size), "bytes after the end")
+		return h, nil, whole, damagef(name, int64(at+sha256.Size), "bytes after the end")
 	}
 	stored := data[:0]
 	for from := first; from < at; from += frameCRCBytes + storedFrameBytes {
 		stored = append(stored, data[from+frameCRCBytes:min(from+frameCRCBytes+storedFrameBytes, at)]...)
 	}
-	return h, stored, nil
+	return h, stored, whole, nil
 }
 
 // decodeHead reads the beginning of an object, and tells where the first frame

@@ -29,17 +29,57 @@ func (a *Archive) RestoreFile(ctx context.Context, fsys vfs.FS, path string, p *
 
 // Restore writes the snapshot of a plan's target. What was written means nothing
 // unless it returns without an error.
-func (a *Archive) Restore(ctx context.Context, w io.Writer, p *Plan) (snapshot.Totals, error) {
-	base := a.readBase(ctx, p.folder, &p.Base)
+func (a *Archive) Restore(ctx context.Context, w io.Writer, p *Plan) (totals snapshot.Totals, err error) {
+	err = a.read(ctx, p, nil, func(base io.Reader, x snapshot.Extension) error {
+		totals, err = snapshot.Extend(ctx, w, base, x)
+		return err
+	})
+	return totals, err
+}
+
+// RestoreTo makes data directories of a plan's target, straight from the objects.
+// members was planned with the plan's Header.
+func (a *Archive) RestoreTo(ctx context.Context, cfg snapshot.RestoreConfig, p *Plan, members *snapshot.Plan) error {
+	return a.read(ctx, p, cfg.Progress, func(base io.Reader, x snapshot.Extension) error {
+		return snapshot.RestoreExtended(ctx, cfg, base, x, members)
+	})
+}
+
+// restoreInto makes a store of a plan's target.
+func (a *Archive) restoreInto(ctx context.Context, store mvcc.Config, id mvcc.Identity, p *Plan) error {
+	return a.read(ctx, p, nil, func(base io.Reader, x snapshot.Extension) error {
+		_, err := snapshot.ReceiveExtended(base, x, store, id)
+		return err
+	})
+}
+
+// read gives what leads to a plan's target: a base and the records after it. tell
+// may be nil; it is told how many bytes of objects were used, and of how many.
+func (a *Archive) read(ctx context.Context, p *Plan, tell func(done, total int64), use func(io.Reader, snapshot.Extension) error) error {
+	used := &usage{tell: tell, total: p.Bytes}
+	base := a.readBase(ctx, p.folder, &p.Base, used)
 	defer base.Close()
-	log := a.readLog(ctx, p)
+	log := a.readLog(ctx, p, used)
 	defer log.tasks.Wait() //nolint:errcheck // next has told what failed.
 	defer log.tasks.Stop()
-	totals, err := snapshot.Extend(ctx, w, base, snapshot.Extension{To: p.state(), Next: log.next, Tell: p.check})
+	// Objects are verified by their own SHA-256, and named by it in the manifest.
+	err := use(base, snapshot.Extension{To: p.state(), Next: log.next, Tell: p.check, Proven: true})
 	if err != nil {
-		return totals, fmt.Errorf("restore %s of cluster %s, timeline %d: %w", p.Target, p.Cluster, p.Timeline, err)
+		return fmt.Errorf("restore %s of cluster %s, timeline %d: %w", p.Target, p.Cluster, p.Timeline, err)
 	}
-	return totals, nil
+	return nil
+}
+
+// usage counts bytes of objects as they are used.
+type usage struct {
+	tell        func(done, total int64)
+	done, total int64
+}
+
+func (u *usage) add(bytes int64) {
+	if u.done += bytes; u.tell != nil {
+		u.tell(u.done, u.total)
+	}
 }
 
 // state is where the snapshot stands.
@@ -74,6 +114,7 @@ func (p *Plan) check(h *holdfastpb.SnapshotHeader) error {
 // fetched while one is used.
 type logReader struct {
 	tasks    *task.Group
+	used     *usage
 	segments chan fetchedSegment
 	last     Point // State after the last record given.
 	to       ident.Position
@@ -83,18 +124,18 @@ type logReader struct {
 }
 
 type fetchedSegment struct {
-	name  string
+	Segment
 	plain []byte
 	err   error
 }
 
-func (a *Archive) readLog(ctx context.Context, p *Plan) *logReader {
-	r := &logReader{tasks: task.New(ctx), segments: make(chan fetchedSegment), last: p.Base.tail(), to: p.To.Position()}
+func (a *Archive) readLog(ctx context.Context, p *Plan, used *usage) *logReader {
+	r := &logReader{tasks: task.New(ctx), used: used, segments: make(chan fetchedSegment), last: p.Base.tail(), to: p.To.Position()}
 	r.tasks.Go("log", func(ctx context.Context) error {
 		defer close(r.segments)
 		for _, s := range p.Log {
 			seg, err := a.segment(ctx, p.Timeline, s)
-			f := fetchedSegment{name: s.Name, err: err}
+			f := fetchedSegment{Segment: s, err: err}
 			if err == nil {
 				f.plain = seg.plain
 			}
@@ -123,7 +164,8 @@ func (r *logReader) next() (*history.Record, error) {
 			if f.err != nil {
 				return nil, f.err
 			}
-			r.name, r.rest, r.all = f.name, f.plain, f.plain
+			r.name, r.rest, r.all = f.Name, f.plain, f.plain
+			r.used.add(f.Bytes)
 		}
 		rec, n, err := history.DecodeRecord(r.rest)
 		if err != nil {

@@ -153,8 +153,22 @@ func TestWhatIsDamagedMissingOrSwappedIsNamedAndNothingIsInstalled(t *testing.T)
 		_, err := a.RestoreFile(t.Context(), vfs.OS(), filepath.Join(dir, "x.snap"), plan)
 		return err
 	}
+	made := filepath.Join(t.TempDir(), "a")
+	straight := func() error {
+		members, err := snapshot.PlanRestore(plan.Header(), snapshot.RestoreOptions{
+			Nonce: "00", Members: []snapshot.Target{{Name: "a", PeerURLs: []string{"http://a:1"}, DataDir: made}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.RestoreTo(t.Context(), restoreConfig(), plan, members)
+	}
 	r := rand.New(rand.NewPCG(9, 9))
 	for i := range 200 {
+		restored := restored
+		if i%10 == 9 {
+			restored = straight
+		}
 		o := plan.Objects[r.IntN(len(plan.Objects))]
 		good := store.objects[a.path(o.Name)]
 		bad := bytes.Clone(good)
@@ -183,8 +197,18 @@ func TestWhatIsDamagedMissingOrSwappedIsNamedAndNothingIsInstalled(t *testing.T)
 	if names, err := vfs.OS().List(dir); err != nil || len(names) != 0 {
 		t.Errorf("left behind: %q, %v", names, err)
 	}
-	if err := restored(); err != nil {
+	if there, err := vfs.Exists(vfs.OS(), made); there || err != nil {
+		t.Errorf("a directory was made of what is damaged: %v", err)
+	}
+	if err := errors.Join(restored(), straight()); err != nil {
 		t.Error(err)
+	}
+}
+
+func restoreConfig() snapshot.RestoreConfig {
+	return snapshot.RestoreConfig{
+		FS: vfs.OS(), Clock: clock.Real(), Logger: hclog.NewNullLogger(), Random: bytes.NewReader(make([]byte, 100)),
+		Tune: func(c *mvcc.Config) { c.BaseNoSync = true },
 	}
 }
 
@@ -210,44 +234,63 @@ func TestAnArchiveBecomesTheDataDirectoriesOfAllMembersAboveItsCeiling(t *testin
 	if err != nil || st.Keys != int64(len(m.state.keys)) {
 		t.Fatalf("%+v: %v", st, err)
 	}
-	o := snapshot.RestoreOptions{Nonce: "00", BumpRevision: p.Bump(), MarkCompacted: p.Bump() > 0}
+	told := int64(0)
+	cfg := restoreConfig()
+	cfg.Progress = func(done, total int64) { told = max(told, done) }
+	for way, restore := range map[string]func(*snapshot.Plan) error{
+		"by way of a file": func(next *snapshot.Plan) error { return snapshot.Restore(t.Context(), restoreConfig(), file, next) },
+		"straight":         func(next *snapshot.Plan) error { return a.RestoreTo(t.Context(), cfg, p, next) },
+	} {
+		t.Run(way, func(t *testing.T) {
+			next, err := snapshot.PlanRestore(p.Header(), threeIn(t.TempDir(), p.Bump()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := restore(next); err != nil {
+				t.Fatal(err)
+			}
+			for _, to := range next.Members {
+				standsAt(t, to, p, m)
+			}
+		})
+	}
+	if told != p.Bytes {
+		t.Errorf("progress ended at %d of %d", told, p.Bytes)
+	}
+}
+
+func threeIn(dir string, bump int64) snapshot.RestoreOptions {
+	o := snapshot.RestoreOptions{Nonce: "00", BumpRevision: bump, MarkCompacted: bump > 0}
 	for _, name := range []string{"a", "b", "c"} {
 		o.Members = append(o.Members, snapshot.Target{Name: name, PeerURLs: []string{"http://" + name + ":1"}, DataDir: filepath.Join(dir, name)})
 	}
-	next, err := snapshot.PlanRestore(st.Header, o)
+	return o
+}
+
+// standsAt compares a restored member with a moment.
+func standsAt(t *testing.T, to snapshot.PlannedMember, p *Plan, m moment) {
+	t.Helper()
+	d, err := datadir.Open(vfs.OS(), to.DataDir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = snapshot.Restore(t.Context(), snapshot.RestoreConfig{
-		FS: vfs.OS(), Clock: clock.Real(), Logger: hclog.NewNullLogger(), Random: bytes.NewReader(make([]byte, 100)),
-		Tune: func(c *mvcc.Config) { c.BaseNoSync = true },
-	}, file, next)
+	n, err := d.Current()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m2 := range o.Members {
-		d, err := datadir.Open(vfs.OS(), m2.DataDir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n, err := d.Current()
-		if err != nil {
-			t.Fatal(err)
-		}
-		s, err := mvcc.Open(storeConfig(d.Generation(n)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		at := s.Applied()
-		if at.Timeline != testIdentity.Timeline+1 || at.Position.Index != m.at.Index+1 || at.Revision < p.Ceiling || at.Compacted != at.Revision {
-			t.Errorf("%s stands at %+v, ceiling %d", m2.Name, at, p.Ceiling)
-		}
-		if got := modelOf(t, s); !reflect.DeepEqual(got.keys, m.state.keys) || !reflect.DeepEqual(got.rows, m.state.rows) {
-			t.Errorf("%s: %v\nwant %v", m2.Name, got, m.state)
-		}
-		if err := errors.Join(s.Close(), d.Close()); err != nil {
-			t.Error(err)
-		}
+	s, err := mvcc.Open(storeConfig(d.Generation(n)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := s.Applied()
+	if at.Timeline != testIdentity.Timeline+1 || at.Position.Index != m.at.Index+1 || at.Revision < p.Ceiling || at.Compacted != at.Revision {
+		t.Errorf("%s stands at %+v, ceiling %d", to.Name, at, p.Ceiling)
+	}
+	if got := modelOf(t, s); !reflect.DeepEqual(got.keys, m.state.keys) || !reflect.DeepEqual(got.rows, m.state.rows) {
+		t.Errorf("%s: %v\nwant %v", to.Name, got, m.state)
+	}
+	if err := errors.Join(s.Close(), d.Close()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -102,28 +102,28 @@ func newOpener(ids Identities) (*opener, error) {
 	return &opener{identities: ids, zstd: dec}, nil
 }
 
-// open verifies an object and returns its content.
-func (o *opener) open(name string, data []byte) (head, []byte, error) {
-	h, stored, err := decodeObject(name, data)
+// open verifies an object and returns its content, and the SHA-256 of all of it.
+func (o *opener) open(name string, data []byte) (h head, content []byte, whole Sum, err error) {
+	h, stored, whole, err := decodeObject(name, data)
 	if err != nil {
-		return h, nil, err
+		return h, nil, whole, err
 	}
-	content := stored
+	content = stored
 	if len(h.Recipients) > 0 {
 		if content, err = o.decrypt(name, &h, stored); err != nil {
-			return h, nil, err
+			return h, nil, whole, err
 		}
 	}
 	if h.Codec == codecZstd {
 		content, err = o.zstd.DecodeAll(content, nil)
 		if err != nil {
-			return h, nil, damagef(name, fixedHeadBytes, "content does not decompress: %v", err)
+			return h, nil, whole, damagef(name, fixedHeadBytes, "content does not decompress: %v", err)
 		}
 	}
 	if int64(len(content)) != h.Plain {
-		return h, nil, damagef(name, fixedHeadBytes, "content has %d bytes, its head says %d", len(content), h.Plain)
+		return h, nil, whole, damagef(name, fixedHeadBytes, "content has %d bytes, its head says %d", len(content), h.Plain)
 	}
-	return h, content, nil
+	return h, content, whole, nil
 }
 
 func (o *opener) decrypt(name string, h *head, stored []byte) ([]byte, error) {

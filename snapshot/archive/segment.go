@@ -105,7 +105,7 @@ func (s *segment) seal(at place, sealer *sealer) (name string, data []byte, err 
 // Without a key its records are not seen, only what its head says of them: then
 // the error is ErrNoKey.
 func openSegment(o *opener, at place, name string, id segmentName, data []byte) (*segment, error) {
-	h, plain, err := o.open(name, data)
+	h, plain, _, err := o.open(name, data)
 	if err != nil && !errors.Is(err, ErrNoKey) {
 		return nil, err
 	}
