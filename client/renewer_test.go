@@ -9,7 +9,6 @@ import (
 	"github.com/holdfast-db/holdfast/client"
 	"github.com/holdfast-db/holdfast/client/clienttest"
 	"github.com/holdfast-db/holdfast/internal/leak"
-	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 )
 
 func TestManyLeasesAreRenewedOverFewStreams(t *testing.T) {
@@ -30,7 +29,7 @@ func TestManyLeasesAreRenewedOverFewStreams(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if n := cluster.Calls(pb.Lease_LeaseKeepAlive_FullMethodName); n < 1 || n > 2 {
+	if n := cluster.Calls("LeaseKeepAlive"); n < 1 || n > 2 {
 		t.Errorf("%d streams", n)
 	}
 	if _, err := r.Renew(ctx, 12345); !errors.Is(err, client.ErrLeaseNotFound) {

@@ -91,3 +91,41 @@ func BenchmarkListOfTenThousand(b *testing.B) {
 		}
 	}
 }
+
+// How long does a heartbeat of one of 1,000 nodes take?
+func BenchmarkHeartbeat(b *testing.B) {
+	cluster := kubetest.Start(b)
+	c := cluster.Client(auth.Admin("ann"))
+	const nodes = 1000
+	streams := make([]kubepb.ClusterState_HeartbeatClient, nodes)
+	beat := func(i int) error {
+		name := fmt.Sprintf("n%d", i%nodes)
+		err := streams[i%nodes].Send(&kubepb.HeartbeatRequest{Node: name, Instance: "i"})
+		if err != nil {
+			return err
+		}
+		_, err = streams[i%nodes].Recv()
+		return err
+	}
+	if err := together(nodes, func(i int) error {
+		name := fmt.Sprintf("n%d", i)
+		if _, err := objects.Create(b.Context(), c, nodeOf(name, "1")); err != nil {
+			return err
+		}
+		var err error
+		if streams[i], err = cluster.Client(auth.Node(name)).RPC().Heartbeat(b.Context()); err != nil {
+			return err
+		}
+		return beat(i)
+	}); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for done := 0; done < b.N; done += nodes { // A stream takes one at a time.
+		if err := together(min(nodes, b.N-done), beat); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "beats/s")
+}
