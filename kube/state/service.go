@@ -106,7 +106,8 @@ type Service struct {
 	renewer    *client.Renewer // Of the leases of nodes.
 	turns      turns
 	events     eventLease
-	eventRates *rates
+	eventRates *rates // Of nodes and people.
+	partRates  *rates // Of the scheduler and the controllers.
 	bootstraps *rates
 	samples    samples
 
@@ -130,6 +131,7 @@ func New(cfg Config) (*Service, error) {
 	s.random.from = cfg.Random
 	s.renewer = cfg.Store.NewRenewer(renewalStreams)
 	s.eventRates = newRates(cfg.Clock, eventsPerSecond, eventsBurst, eventSourcesMax)
+	s.partRates = newRates(cfg.Clock, partEventsPerSecond, partEventsBurst, 2)
 	s.bootstraps = newRates(cfg.Clock, bootstrapsPerSecond, bootstrapsBurst, 1)
 	s.tasks.Go("cluster state cache", s.follow)
 	s.tasks.Go("first steps", s.begin)
