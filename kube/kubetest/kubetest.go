@@ -4,6 +4,7 @@ package kubetest
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
@@ -24,7 +25,7 @@ type Cluster struct {
 	store *client.Client
 }
 
-// Start starts a store and a service, with the namespace "default". Set, if given,
+// Start starts a store and a service, in which the namespace "default" is there. Set, if given,
 // changes the configuration of the service before.
 func Start(t testing.TB, set ...func(*state.Config)) *Cluster {
 	t.Helper()
@@ -38,7 +39,7 @@ func Start(t testing.TB, set ...func(*state.Config)) *Cluster {
 	c.Service = c.Another(set...)
 	ns := &corev1.Namespace{}
 	ns.Name = "default"
-	if _, err := objects.Create(context.Background(), c.Client(auth.Admin("kubetest")), ns); err != nil {
+	if _, err := objects.Create(context.Background(), c.Client(auth.Admin("kubetest")), ns); err != nil && !errors.Is(err, objects.ErrExists) {
 		t.Fatal(err)
 	}
 	return c

@@ -127,19 +127,8 @@ func (s *Service) write(ctx context.Context, p *kubepb.Preconditions, dryRun boo
 	}
 	a := &attempt{service: s, identity: id, fresh: map[string]*mvccpb.KeyValue{}}
 	for range writeTriesMax {
-		a.now, a.reads, a.ops, a.written, a.warnings, a.fromHere = s.clock.Wall(), a.reads[:0], nil, nil, nil, false
-		err := f(a)
-		if err == nil {
-			err = a.guard(p)
-		}
-		if err != nil && (!a.fromHere || final(err)) {
+		if err := a.decide(ctx, p, f); err != nil {
 			return 0, nil, err
-		}
-		if err != nil {
-			if err := a.refresh(ctx); err != nil {
-				return 0, nil, err
-			}
-			continue
 		}
 		if dryRun || len(a.ops) == 0 {
 			return 0, a, nil
@@ -154,6 +143,24 @@ func (s *Service) write(ctx context.Context, p *kubepb.Preconditions, dryRun boo
 		}
 	}
 	return 0, nil, fmt.Errorf("decided %d times, and each time others were faster: %w", writeTriesMax, errConflict)
+}
+
+// decide calls f until it decides, or refuses by what the store says.
+func (a *attempt) decide(ctx context.Context, p *kubepb.Preconditions, f func(*attempt) error) error {
+	for range writeTriesMax {
+		a.now, a.reads, a.ops, a.written, a.warnings, a.fromHere = a.service.clock.Wall(), a.reads[:0], nil, nil, nil, false
+		err := f(a)
+		if err == nil {
+			err = a.guard(p)
+		}
+		if err == nil || !a.fromHere || final(err) {
+			return err
+		}
+		if err := a.refresh(ctx); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("what it depends on could not be settled in %d reads: %w", writeTriesMax, errConflict)
 }
 
 // final errors do not depend on what is stored.

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/holdfast-db/holdfast/kube/api"
+	"github.com/holdfast-db/holdfast/kube/auth"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 	"github.com/holdfast-db/holdfast/proto/mvccpb"
 )
@@ -81,10 +83,15 @@ func (c *cache) charges() (pods map[string][]*entry, ledgers map[string]*mvccpb.
 	return pods, ledgers, c.mu.revision
 }
 
-// auditOnce reports drift at the start.
-func (s *Service) auditOnce(ctx context.Context) error {
+// begin makes the namespaces that are always there, and reports drift.
+func (s *Service) begin(ctx context.Context) error {
 	if err := s.Ready(ctx); err != nil {
 		return nil // It ends before it began.
+	}
+	for _, name := range []string{"default", "kube-system"} {
+		if err := s.ensureNamespace(ctx, name); err != nil {
+			s.log.Warn("a namespace could not be made", "namespace", name, "error", err)
+		}
 	}
 	drifts, err := s.Audit(ctx)
 	if err != nil {
@@ -96,4 +103,22 @@ func (s *Service) auditOnce(ctx context.Context) error {
 	}
 	s.log.Info("ledgers audited", "drifts", len(drifts))
 	return nil
+}
+
+func (s *Service) ensureNamespace(ctx context.Context, name string) error {
+	if s.cache.entry(api.Namespace.Key("", name)) != nil {
+		return nil
+	}
+	ns := &corev1.Namespace{}
+	ns.Name = name
+	raw, err := api.Encode(ns)
+	if err != nil {
+		return err
+	}
+	ctx = auth.With(ctx, auth.Admin("system:apiserver"))
+	_, err = s.create(ctx, &kubepb.CreateRequest{Object: &kubepb.Object{Kind: api.Namespace.Name, Name: name, Raw: raw}})
+	if errors.Is(err, errExists) {
+		return nil // Another server was faster.
+	}
+	return err
 }

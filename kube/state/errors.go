@@ -13,6 +13,9 @@ import (
 	"github.com/holdfast-db/holdfast/client"
 	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/auth"
+	"github.com/holdfast-db/holdfast/kube/authority"
+	"github.com/holdfast-db/holdfast/kube/token"
+	"github.com/holdfast-db/holdfast/pki"
 )
 
 // Errors of the service. toWire gives each its code.
@@ -70,6 +73,16 @@ var wire = []struct {
 	{errBehind, codes.Unavailable},
 	{auth.ErrNoIdentity, codes.Unauthenticated},
 	{api.ErrEncoding, codes.DataLoss},
+	{token.ErrFormat, codes.PermissionDenied},
+	{token.ErrUnknown, codes.PermissionDenied},
+	{token.ErrExpired, codes.PermissionDenied},
+	{token.ErrUsed, codes.PermissionDenied},
+	{token.ErrNode, codes.PermissionDenied},
+	{authority.ErrDenied, codes.PermissionDenied},
+	{authority.ErrNoKey, codes.Unimplemented},
+	{pki.ErrNotAllowed, codes.PermissionDenied},
+	{pki.ErrRequest, codes.InvalidArgument},
+	{pki.ErrExpired, codes.FailedPrecondition},
 	{client.ErrUnknownOutcome, codes.Unavailable},
 	{client.ErrClosed, codes.Unavailable},
 	{client.ErrRequestTooLarge, codes.InvalidArgument},

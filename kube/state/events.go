@@ -7,6 +7,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-db/holdfast/kube/auth"
 )
 
 // eventLease is the lease of the store that events of these minutes are on.
@@ -22,8 +24,12 @@ type eventLease struct {
 func (a *attempt) admitEvent(ctx context.Context, e *corev1.Event) (int64, error) {
 	s := a.service
 	if !a.counted {
-		if !s.eventRates.take(a.identity.Name) {
-			return 0, fmt.Errorf("events of %s: it writes more than %d a second, %w for another", a.identity.Name, eventsPerSecond, errFull)
+		rates := s.eventRates
+		if name := a.identity.Name; name == auth.SchedulerUser || name == auth.ControllersUser {
+			rates = s.partRates
+		}
+		if !rates.take(a.identity.Name) {
+			return 0, fmt.Errorf("events of %s: it writes more than %v a second, %w for another", a.identity.Name, rates.perSecond, errFull)
 		}
 		a.counted = true
 	}

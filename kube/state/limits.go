@@ -78,7 +78,10 @@ const (
 	// many sources are told apart.
 	eventsPerSecond = 10
 	eventsBurst     = 100
-	eventSourcesMax = 16 << 10
+	// The scheduler and the controllers speak of all pods.
+	partEventsPerSecond = 200
+	partEventsBurst     = 2000
+	eventSourcesMax     = 16 << 10
 
 	// Strangers may try bootstrapsPerSecond join tokens, all together.
 	bootstrapsPerSecond = 50

@@ -235,40 +235,56 @@ func sameNodePort(old *corev1.Service, p *corev1.ServicePort) int32 {
 }
 
 // subnet gives a node the addresses of its pods, for as long as its object is there.
+// Old is nil for a new node, now for one that goes.
 func (a *attempt) subnet(old, now *corev1.Node) error {
-	subnets, bits := a.service.nodeSubnets(), a.service.cfg.SubnetBits
+	subnets := a.service.nodeSubnets()
 	if old != nil && old.Spec.PodCIDR != "" {
-		p, err := netip.ParsePrefix(old.Spec.PodCIDR)
-		switch {
-		case now == nil && err == nil:
-			a.release(subnets, p.Addr().String(), old.Name)
-		case now != nil && now.Spec.PodCIDR == "":
-			now.Spec.PodCIDR, now.Spec.PodCIDRs = old.Spec.PodCIDR, old.Spec.PodCIDRs
-		case now != nil && now.Spec.PodCIDR != old.Spec.PodCIDR:
-			return invalid("spec.podCIDR: %s cannot become %s", old.Spec.PodCIDR, shorten(now.Spec.PodCIDR))
-		}
-		return nil
+		return a.keepSubnet(subnets, old, now)
 	}
 	if now == nil || gone(now) {
 		return nil
 	}
-	which := ""
-	if asked := now.Spec.PodCIDR; asked != "" {
-		p, err := netip.ParsePrefix(asked)
-		if err != nil || p.Bits() != bits || p.Masked() != p || !a.service.cfg.PodRange.Contains(p.Addr()) {
-			return invalid("spec.podCIDR: %q is no /%d of %v", shorten(asked), bits, a.service.cfg.PodRange)
-		}
-		which = p.Addr().String()
-		if err := a.reserve(subnets, which, now.Name); err != nil {
-			return err
-		}
-	} else {
-		var err error
-		if which, err = a.give(subnets, now.Name); err != nil {
-			return err
-		}
+	which, err := a.askedSubnet(now)
+	if err != nil {
+		return err
 	}
-	now.Spec.PodCIDR = which + "/" + strconv.Itoa(bits)
+	if which != "" {
+		err = a.reserve(subnets, which, now.Name)
+	} else {
+		which, err = a.give(subnets, now.Name)
+	}
+	if err != nil {
+		return err
+	}
+	now.Spec.PodCIDR = which + "/" + strconv.Itoa(a.service.cfg.SubnetBits)
 	now.Spec.PodCIDRs = []string{now.Spec.PodCIDR}
 	return nil
+}
+
+// keepSubnet leaves a node the one that it has, until it goes.
+func (a *attempt) keepSubnet(subnets pool, old, now *corev1.Node) error {
+	switch {
+	case now == nil:
+		if p, err := netip.ParsePrefix(old.Spec.PodCIDR); err == nil {
+			a.release(subnets, p.Addr().String(), old.Name)
+		}
+	case now.Spec.PodCIDR == "":
+		now.Spec.PodCIDR, now.Spec.PodCIDRs = old.Spec.PodCIDR, old.Spec.PodCIDRs
+	case now.Spec.PodCIDR != old.Spec.PodCIDR:
+		return invalid("spec.podCIDR: %s cannot become %s", old.Spec.PodCIDR, shorten(now.Spec.PodCIDR))
+	}
+	return nil
+}
+
+// askedSubnet is the one that a new node names. Empty: any.
+func (a *attempt) askedSubnet(n *corev1.Node) (string, error) {
+	asked, cfg := n.Spec.PodCIDR, &a.service.cfg
+	if asked == "" {
+		return "", nil
+	}
+	p, err := netip.ParsePrefix(asked)
+	if err != nil || p.Bits() != cfg.SubnetBits || p.Masked() != p || !cfg.PodRange.Contains(p.Addr()) {
+		return "", invalid("spec.podCIDR: %q is no /%d of %v", shorten(asked), cfg.SubnetBits, cfg.PodRange)
+	}
+	return p.Addr().String(), nil
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
@@ -285,5 +286,37 @@ func TestTheAuditFindsALedgerThatSomebodyWrote(t *testing.T) {
 	}
 	if drifts, err := cluster.Service.Audit(t.Context()); err != nil || len(drifts) != 1 || drifts[0].Sum.CpuMillis != 1000 {
 		t.Errorf("%v, %v", drifts, err)
+	}
+}
+
+func TestScaleSaysWhatThereWasBefore(t *testing.T) {
+	_, c := admin(t)
+	d := &appsv1.Deployment{}
+	d.Namespace, d.Name = "default", "web"
+	d.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
+	d.Spec.Template.Labels = d.Spec.Selector.MatchLabels
+	d.Spec.Template.Spec = podOf("", "1").Spec
+	create(t, c, d)
+	r, err := c.Scale(t.Context(), &kubepb.ScaleRequest{Object: &kubepb.Ref{Kind: "Deployment", Namespace: "default", Name: "web"}, Replicas: 5})
+	if err != nil || r.Before != 1 {
+		t.Fatalf("%v, %v", r, err)
+	}
+	if d, err = objects.Get[*appsv1.Deployment](t.Context(), c, "default", "web"); err != nil || *d.Spec.Replicas != 5 || d.Generation != 2 {
+		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+func TestANodeTellsTheUseOfItsOwnPodsOnly(t *testing.T) {
+	cluster := twoNodes(t)
+	use := map[string]*kubepb.Use{"c": {CpuMillis: 100}}
+	_, err := cluster.Client(auth.Node("node-a")).RPC().Sample(t.Context(), &kubepb.SampleRequest{Node: "node-a", Use: &kubepb.Use{CpuMillis: 200}, Pods: []*kubepb.PodUse{
+		{Namespace: "default", Name: "pod-a", Containers: use}, {Namespace: "default", Name: "pod-b", Containers: use},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := cluster.Client(auth.Controllers()).Usage(t.Context(), &kubepb.UsageRequest{})
+	if err != nil || len(r.Nodes) != 1 || len(r.Pods) != 1 || r.Pods[0].Name != "pod-a" || r.Pods[0].Containers["c"].CpuMillis != 100 {
+		t.Errorf("%v, %v", r, err)
 	}
 }

@@ -56,7 +56,7 @@ type Config struct {
 	ServiceRange netip.Prefix
 
 	// PodRange is cut into one subnet of SubnetBits for each node.
-	// Default 10.244.0.0/16, and 24.
+	// Default 10.128.0.0/11, and 24: 8,192 nodes of 254 addresses.
 	PodRange   netip.Prefix
 	SubnetBits int
 }
@@ -79,7 +79,7 @@ func (c *Config) setDefaults() error {
 		c.ServiceRange = netip.MustParsePrefix("10.96.0.0/16")
 	}
 	if !c.PodRange.IsValid() {
-		c.PodRange = netip.MustParsePrefix("10.244.0.0/16")
+		c.PodRange = netip.MustParsePrefix("10.128.0.0/11")
 	}
 	if c.SubnetBits == 0 {
 		c.SubnetBits = 24
@@ -106,7 +106,8 @@ type Service struct {
 	renewer    *client.Renewer // Of the leases of nodes.
 	turns      turns
 	events     eventLease
-	eventRates *rates
+	eventRates *rates // Of nodes and people.
+	partRates  *rates // Of the scheduler and the controllers.
 	bootstraps *rates
 	samples    samples
 
@@ -130,9 +131,10 @@ func New(cfg Config) (*Service, error) {
 	s.random.from = cfg.Random
 	s.renewer = cfg.Store.NewRenewer(renewalStreams)
 	s.eventRates = newRates(cfg.Clock, eventsPerSecond, eventsBurst, eventSourcesMax)
+	s.partRates = newRates(cfg.Clock, partEventsPerSecond, partEventsBurst, 2)
 	s.bootstraps = newRates(cfg.Clock, bootstrapsPerSecond, bootstrapsBurst, 1)
 	s.tasks.Go("cluster state cache", s.follow)
-	s.tasks.Go("ledger audit", s.auditOnce)
+	s.tasks.Go("first steps", s.begin)
 	return s, nil
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/holdfast-db/holdfast/kube/objects"
 	"github.com/holdfast-db/holdfast/kube/state"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
+	"github.com/holdfast-db/holdfast/proto/mvccpb"
 )
 
 func podOf(name, cpu string) *corev1.Pod {
@@ -168,6 +169,74 @@ func TestABindThatDoesNotFitIsRefusedAndNothingIsOvercommitted(t *testing.T) {
 	}
 	if l := ledgerOf(t, cluster, "n1"); l.CpuMillis != 800 || l.Pods != 8 {
 		t.Errorf("ledger %v", l)
+	}
+}
+
+// replay calls f for each version of a key that there was, up to the newest.
+func replay(t *testing.T, c *kubetest.Cluster, key string, f func(*mvccpb.KeyValue)) {
+	t.Helper()
+	now, err := c.Store().Get(t.Context(), client.Get{Range: client.One(key)})
+	if err != nil || len(now.Kvs) != 1 {
+		t.Fatalf("%s: %v, %v", key, now, err)
+	}
+	w := c.Store().Watch(t.Context(), client.Watch{Range: client.One(key), Revision: 1})
+	defer w.Cancel()
+	for r := range w.Reports() {
+		for _, e := range r.Events {
+			f(e.Kv)
+			if e.Kv.ModRevision == now.Kvs[0].ModRevision {
+				return
+			}
+		}
+	}
+	t.Fatal(w.Err())
+}
+
+func TestALedgerIsTheSumOfItsPodsAtEveryRevision(t *testing.T) {
+	cluster, c := admin(t)
+	create(t, c, nodeOf("n1", "1"))
+	if err := together(60, func(i int) error {
+		p, err := objects.Create(t.Context(), c, podOf(fmt.Sprintf("p%02d", i), "100m"))
+		if err != nil {
+			return err
+		}
+		if err := bind(t, c, p, "n1"); err != nil {
+			if errors.Is(err, objects.ErrFull) {
+				return nil
+			}
+			return err
+		}
+		return objects.Delete[*corev1.Pod](t.Context(), c, "default", p.Name, seconds(0))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	versions := 0
+	replay(t, cluster, state.LedgerPrefix+"n1", func(kv *mvccpb.KeyValue) {
+		versions++
+		l := &kubepb.Ledger{}
+		if err := l.UnmarshalVT(kv.Value); err != nil {
+			t.Fatal(err)
+		}
+		pods, err := cluster.Store().Get(t.Context(), client.Get{Range: client.Prefix(api.Pod.Prefix("")), Revision: kv.ModRevision})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sum int64
+		for _, kv := range pods.Kvs {
+			o, err := api.Decode(api.Pod, kv.Value, kv.ModRevision)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if o.(*corev1.Pod).Spec.NodeName == "n1" {
+				sum += 100
+			}
+		}
+		if l.CpuMillis != sum || sum > 1000 {
+			t.Errorf("at revision %d the ledger says %d, and its pods ask for %d of 1000", kv.ModRevision, l.CpuMillis, sum)
+		}
+	})
+	if versions < 10 {
+		t.Errorf("the ledger changed %d times only", versions)
 	}
 }
 

@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"fmt"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/auth"
+	"github.com/holdfast-db/holdfast/kube/kubetest"
 	"github.com/holdfast-db/holdfast/kube/objects"
+	"github.com/holdfast-db/holdfast/kube/state"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
@@ -66,6 +70,36 @@ func TestAWatchFromAVersionThatIsForgottenOrWasNeverExpires(t *testing.T) {
 		}
 		if status.Code(err) != codes.OutOfRange {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// quick beats more often than the clock that it stands for.
+type quick struct{ clock.Clock }
+
+func (q quick) NewTicker(time.Duration) clock.Ticker { return q.Clock.NewTicker(5 * time.Millisecond) }
+
+func TestABookmarkTellsAnIdleWatchHowFarItIs(t *testing.T) {
+	cluster := kubetest.Start(t, func(c *state.Config) { c.Clock = quick{clock.Real()} })
+	c := cluster.Client(auth.Admin("ann"))
+	stream, err := c.RPC().Watch(t.Context(), &kubepb.WatchRequest{Kind: "Secret", Bookmarks: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	receive(t, stream, 1) // SYNCED.
+	made, _ := api.ParseVersion(create(t, c, podOf("p", "1")).ResourceVersion)
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range m.Events {
+			if e.Type != kubepb.WatchEvent_BOOKMARK {
+				t.Fatalf("a %s of %s", e.Type, e.Object.Name)
+			}
+			if e.Object.ResourceVersion >= made {
+				return
+			}
 		}
 	}
 }
