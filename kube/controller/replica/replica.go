@@ -45,7 +45,9 @@ type Facts struct {
 	Now     time.Time
 }
 
-// Plan is what to do, in this order: adopt, release, create or delete, status.
+// Plan is what to do, in this order: adopt, release, create or delete. The status to
+// write is that of a plan made after deletions: a set that says that it has observed
+// its size has no more pods available than it will keep.
 type Plan struct {
 	Adopt   []*corev1.Pod // Match, and have no owner.
 	Release []*corev1.Pod // Are owned, and match no more.
