@@ -62,8 +62,8 @@ func Batches(n int) []int {
 
 // New makes the n-th pod that a set creates at its present resource version. Its
 // name follows from both: another controller that sees the same set, and creates
-// too, meets a name that is taken. taken are names that are in use.
-func New(set *appsv1.ReplicaSet, n int, taken map[string]bool) *corev1.Pod {
+// too, meets a name that is taken. taken tells names that are in use.
+func New(set *appsv1.ReplicaSet, n int, taken func(name string) bool) *corev1.Pod {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: set.Namespace, Labels: clone(set.Spec.Template.Labels), Annotations: clone(set.Spec.Template.Annotations),
@@ -74,7 +74,7 @@ func New(set *appsv1.ReplicaSet, n int, taken map[string]bool) *corev1.Pod {
 	}
 	for salt := n; ; salt += 1 << 20 {
 		pod.Name = set.Name + "-" + Word(5, string(set.UID), set.ResourceVersion, strconv.Itoa(salt))
-		if !taken[pod.Name] {
+		if !taken(pod.Name) {
 			return pod
 		}
 	}

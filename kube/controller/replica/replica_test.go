@@ -162,22 +162,24 @@ func TestASelectorThatIsNoneIsAnError(t *testing.T) {
 	}
 }
 
+func free(string) bool { return false }
+
 func TestTwoWhoSeeTheSameSetChooseTheSameNames(t *testing.T) {
 	set := newSet(3, 0)
-	one, other := New(set, 0, nil), New(set, 0, nil)
+	one, other := New(set, 0, free), New(set, 0, free)
 	if one.Name != other.Name {
 		t.Errorf("%s and %s", one.Name, other.Name)
 	}
 	seen := map[string]bool{}
 	for n := range 500 {
-		pod := New(set, n, seen)
+		pod := New(set, n, func(name string) bool { return seen[name] })
 		if seen[pod.Name] {
 			t.Fatalf("%s twice", pod.Name)
 		}
 		seen[pod.Name] = true
 	}
 	set.ResourceVersion = "101"
-	if later := New(set, 0, nil); later.Name == one.Name {
+	if later := New(set, 0, free); later.Name == one.Name {
 		t.Errorf("%s after a change of the set too", one.Name)
 	}
 }
@@ -235,7 +237,7 @@ func (m *model) step() {
 		m.t.Errorf("creates and deletes at once:\n%s", text(p))
 	}
 	for range p.Create {
-		pod := New(m.set, m.made, nil)
+		pod := New(m.set, m.made, free)
 		pod.UID = types.UID(pod.Name)
 		pod.CreationTimestamp, pod.Status.Phase = metav1.NewTime(m.now), corev1.PodPending
 		m.made++
