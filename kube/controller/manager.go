@@ -55,9 +55,8 @@ func (c *Config) Validate() error {
 
 // Manager is the controllers of one process.
 type Manager struct {
-	cfg     Config
-	quorum  *quorum
-	testing func(t *term) // Set by tests: sees each term before it begins.
+	cfg    Config
+	quorum *quorum
 }
 
 // New returns controllers that do nothing yet.
@@ -87,9 +86,6 @@ func (m *Manager) Observe(ctx context.Context) error { return m.quorum.run(ctx) 
 func (m *Manager) Run(ctx context.Context, fence *kubepb.Fence) error {
 	g := task.New(ctx)
 	t := newTerm(m, fence)
-	if m.testing != nil {
-		m.testing(t)
-	}
 	g.Go("quorum", m.quorum.run)
 	for name, run := range t.views.runners() {
 		g.Go("informer "+name, run)

@@ -83,7 +83,7 @@ func add[T api.Object](v *views, c *objects.Client, k *api.Kind, log hclog.Logge
 	i.AddIndex(byOwner, func(o T) []string { return ownersOf(o) })
 	v.shelves[k] = shelf{
 		run: i.Run, synced: i.Synced,
-		list:    func(namespace string) []api.Object { return general(i.List(namespace)) },
+		list: func(namespace string) []api.Object { return general(i.List(namespace)) },
 		get: func(namespace, name string) (api.Object, bool) {
 			o, ok := i.Get(namespace, name)
 			return orNil(o), ok

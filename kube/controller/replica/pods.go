@@ -61,8 +61,8 @@ func Batches(n int) []int {
 }
 
 // New makes the n-th pod that a set creates at its present resource version. Its
-// name follows from both: another controller that sees the same set, and creates
-// too, meets a name that is taken. taken tells names that are in use.
+// name follows from both: an attempt whose outcome was not learned meets its own name
+// when it is made again. taken tells names that are in use.
 func New(set *appsv1.ReplicaSet, n int, taken func(name string) bool) *corev1.Pod {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
