@@ -59,6 +59,7 @@ type Node struct {
 type Brake struct {
 	Until time.Time // Zero: off.
 	Why   string
+	Told  bool // Somebody was kept from being evicted, and an event said so.
 }
 
 // On reports whether evictions stop.
@@ -245,26 +246,38 @@ func (s *state) brake(nodes map[string]*corev1.Node, silent map[string]bool) {
 	}
 	if calm := s.Trouble.Add(s.Limits.Calm); !s.Trouble.IsZero() && s.Now.Before(calm) {
 		if why == "" {
-			why = "the control plane was without a quorum a short time ago"
+			why = "a short time ago the control plane had no quorum, or nobody looked"
 		}
 		if until.Before(calm) {
 			until = calm
 		}
 	}
 	switch {
-	case why != "" && !b.On():
-		s.note("", "EvictionsStopped", "%s: no pod is evicted before that is over for %v", why, s.Limits.Calm)
-		b = Brake{until, why}
 	case why != "":
-		b = Brake{until, why}
+		b = Brake{until, why, b.Told && b.On()}
 	case b.On() && !s.Now.Before(b.Until):
-		s.note("", "EvictionsResumed", "calm for %v since: %s", s.Limits.Calm, b.Why)
+		if b.Told {
+			s.note("", "EvictionsResumed", "calm for %v since: %s", s.Limits.Calm, b.Why)
+		}
 		b = Brake{}
+	}
+	if b.On() && !b.Told && anyOf(silent) {
+		s.note("", "EvictionsStopped", "%s: no pod is evicted before that is over for %v", b.Why, s.Limits.Calm)
+		b.Told = true
 	}
 	if b.On() {
 		s.again(b.Until)
 	}
 	s.plan.Brake = b
+}
+
+func anyOf(set map[string]bool) bool {
+	for _, in := range set {
+		if in {
+			return true
+		}
+	}
+	return false
 }
 
 // evict decides about one pod.
