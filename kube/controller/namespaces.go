@@ -52,12 +52,29 @@ func (c *namespaces) sync(ctx context.Context, k key) (time.Duration, error) {
 	if !ok || ns.DeletionTimestamp == nil || len(ns.Spec.Finalizers) == 0 {
 		return 0, nil
 	}
-	left := 0
+	left, err := c.empty(ctx, k.name)
+	if err == nil && left == 0 {
+		left, err = c.rest(ctx, k.name)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if left > 0 {
+		return emptyAgain, nil
+	}
+	next := ns.DeepCopy()
+	next.Spec.Finalizers = slices.DeleteFunc(next.Spec.Finalizers, func(f corev1.FinalizerName) bool { return f == corev1.FinalizerKubernetes })
+	_, err = objects.Update(ctx, c.term.client, next, c.term.fenced())
+	return 0, wrap(unlessGone(err), "let go", ns)
+}
+
+// empty deletes what the views show, and counts what is left.
+func (c *namespaces) empty(ctx context.Context, namespace string) (left int, err error) {
 	for kind, s := range c.term.views.shelves {
 		if !kind.Namespaced {
 			continue
 		}
-		for _, o := range s.list(k.name) {
+		for _, o := range s.list(namespace) {
 			left++
 			if o.GetDeletionTimestamp() != nil {
 				continue
@@ -65,36 +82,32 @@ func (c *namespaces) sync(ctx context.Context, k key) (time.Duration, error) {
 			option := same(o)
 			option.Fence = c.term.fence
 			if err := unlessGone(s.delete(ctx, o.GetNamespace(), o.GetName(), option)); err != nil {
-				return 0, wrap(err, "empty the namespace of", o)
+				return left, wrap(err, "empty the namespace of", o)
 			}
 		}
 	}
-	if left > 0 {
-		return emptyAgain, nil
-	}
+	return left, nil
+}
+
+// rest asks the store what is left, and deletes events, of which there is no view.
+func (c *namespaces) rest(ctx context.Context, namespace string) (left int, err error) {
 	for _, kind := range api.Kinds {
 		if !kind.Namespaced {
 			continue
 		}
-		rest, err := c.term.client.RPC().List(ctx, &kubepb.ListRequest{Kind: kind.Name, Namespace: k.name})
+		rest, err := c.term.client.RPC().List(ctx, &kubepb.ListRequest{Kind: kind.Name, Namespace: namespace})
 		if err != nil {
-			return 0, err
+			return left, err
+		}
+		left += len(rest.Items)
+		if kind != api.Event {
+			continue // The view will show it.
 		}
 		for _, o := range rest.Items {
-			left++
-			if kind != api.Event {
-				continue // The view will show it.
-			}
 			if err := objects.Delete[*corev1.Event](ctx, c.term.client, o.Namespace, o.Name, c.term.fenced()); unlessGone(err) != nil {
-				return 0, err
+				return left, err
 			}
 		}
 	}
-	if left > 0 {
-		return emptyAgain, nil
-	}
-	next := ns.DeepCopy()
-	next.Spec.Finalizers = slices.DeleteFunc(next.Spec.Finalizers, func(f corev1.FinalizerName) bool { return f == corev1.FinalizerKubernetes })
-	_, err := objects.Update(ctx, c.term.client, next, c.term.fenced())
-	return 0, wrap(unlessGone(err), "let go", ns)
+	return left, nil
 }

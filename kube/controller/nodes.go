@@ -14,12 +14,10 @@ import (
 	"github.com/holdfast-db/holdfast/kube/controller/nodelife"
 	"github.com/holdfast-db/holdfast/kube/controller/replica"
 	"github.com/holdfast-db/holdfast/kube/objects"
+	"github.com/holdfast-db/holdfast/kube/state"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/proto/mvccpb"
 )
-
-// heartbeatPrefix is where each node that lives has a key.
-const heartbeatPrefix = "/holdfast/heartbeat/"
 
 const (
 	nodesLookAgain = 10 * time.Second // Without a change.
@@ -74,7 +72,7 @@ func (c *nodes) follow(ctx context.Context) error {
 }
 
 func (c *nodes) listen(ctx context.Context) error {
-	all := client.Prefix(heartbeatPrefix)
+	all := client.Prefix(state.HeartbeatPrefix)
 	is, err := c.term.cfg.Store.Get(ctx, client.Get{Range: all, KeysOnly: true})
 	if err != nil {
 		return err
@@ -95,7 +93,9 @@ func (c *nodes) listen(ctx context.Context) error {
 	return w.Err()
 }
 
-func nodeOf(kv *mvccpb.KeyValue) string { return strings.TrimPrefix(string(kv.Key), heartbeatPrefix) }
+func nodeOf(kv *mvccpb.KeyValue) string {
+	return strings.TrimPrefix(string(kv.Key), state.HeartbeatPrefix)
+}
 
 func (c *nodes) take(r *pb.WatchResponse) {
 	c.mu.Lock()

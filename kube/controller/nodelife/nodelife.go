@@ -232,18 +232,8 @@ func findTaint(n *corev1.Node, key string) *corev1.Taint {
 
 // brake decides whether silence means death.
 func (s *state) brake(nodes map[string]*corev1.Node, silent map[string]bool) {
-	b, why := s.Brake, ""
-	deaths := 0
-	for name, n := range nodes {
-		if t := findTaint(n, corev1.TaintNodeUnreachable); silent[name] && t != nil && t.TimeAdded != nil && s.Now.Sub(t.TimeAdded.Time) < s.Limits.Window {
-			deaths++
-			s.again(t.TimeAdded.Add(s.Limits.Window))
-		}
-	}
-	until := time.Time{}
-	if deaths >= deathsMin && 2*deaths > len(nodes) {
-		why, until = fmt.Sprintf("%d of %d nodes fell silent within %v", deaths, len(nodes), s.Limits.Window), s.Now.Add(s.Limits.Calm)
-	}
+	b := s.Brake
+	until, why := s.massDeath(nodes, silent)
 	if calm := s.Trouble.Add(s.Limits.Calm); !s.Trouble.IsZero() && s.Now.Before(calm) {
 		if why == "" {
 			why = "a short time ago the control plane had no quorum, or nobody looked"
@@ -261,14 +251,33 @@ func (s *state) brake(nodes map[string]*corev1.Node, silent map[string]bool) {
 		}
 		b = Brake{}
 	}
-	if b.On() && !b.Told && anyOf(silent) {
-		s.note("", "EvictionsStopped", "%s: no pod is evicted before that is over for %v", b.Why, s.Limits.Calm)
-		b.Told = true
-	}
 	if b.On() {
 		s.again(b.Until)
+		if !b.Told && anyOf(silent) {
+			s.note("", "EvictionsStopped", "%s: no pod is evicted before that is over for %v", b.Why, s.Limits.Calm)
+			b.Told = true
+		}
 	}
 	s.plan.Brake = b
+}
+
+// massDeath reports whether more than half of the nodes fell silent within the window.
+func (s *state) massDeath(nodes map[string]*corev1.Node, silent map[string]bool) (until time.Time, why string) {
+	deaths := 0
+	for name, n := range nodes {
+		t := findTaint(n, corev1.TaintNodeUnreachable)
+		if !silent[name] || t == nil {
+			continue
+		}
+		if ends := s.since(t).Add(s.Limits.Window); s.Now.Before(ends) {
+			deaths++
+			s.again(ends)
+		}
+	}
+	if deaths < deathsMin || 2*deaths <= len(nodes) {
+		return time.Time{}, ""
+	}
+	return s.Now.Add(s.Limits.Calm), fmt.Sprintf("%d of %d nodes fell silent within %v", deaths, len(nodes), s.Limits.Window)
 }
 
 func anyOf(set map[string]bool) bool {
@@ -282,14 +291,32 @@ func anyOf(set map[string]bool) bool {
 
 // evict decides about one pod.
 func (s *state) evict(node *corev1.Node, pod *corev1.Pod) {
-	var due time.Time
-	var because *corev1.Taint
+	due, because := s.driven(node, pod)
+	unreachable := findTaint(node, corev1.TaintNodeUnreachable)
+	force := unreachable != nil && replica.IsSingleton(pod.Annotations) && !s.plan.Brake.On()
+	if force {
+		stopped := s.since(unreachable).Add(s.Limits.SingletonBound)
+		if pod.DeletionTimestamp != nil { // Somebody wants it gone, and its node does not answer.
+			due, because = stopped, unreachable
+		}
+		if due.Before(stopped) {
+			due = stopped
+		}
+	}
+	switch {
+	case because == nil || pod.DeletionTimestamp != nil && !force:
+	case due.After(s.Now):
+		s.again(due)
+	default:
+		s.plan.Evict = append(s.plan.Evict, Eviction{pod, force, fmt.Sprintf("node %s has the taint %s", node.Name, because.Key)})
+	}
+}
+
+// driven is which taint drives a pod out first, and when. Nil: none does.
+func (s *state) driven(node *corev1.Node, pod *corev1.Pod) (due time.Time, because *corev1.Taint) {
 	for i := range node.Spec.Taints {
 		t := &node.Spec.Taints[i]
-		if t.Effect != corev1.TaintEffectNoExecute {
-			continue
-		}
-		if ours(t) && s.plan.Brake.On() {
+		if t.Effect != corev1.TaintEffectNoExecute || ours(t) && s.plan.Brake.On() {
 			continue
 		}
 		wait, ends := s.patience(pod, t)
@@ -300,26 +327,7 @@ func (s *state) evict(node *corev1.Node, pod *corev1.Pod) {
 			due, because = at, t
 		}
 	}
-	unreachable := findTaint(node, corev1.TaintNodeUnreachable)
-	force := false
-	if unreachable != nil && replica.IsSingleton(pod.Annotations) && !s.plan.Brake.On() {
-		stopped := s.since(unreachable).Add(s.Limits.SingletonBound)
-		if pod.DeletionTimestamp != nil { // Somebody wants it gone, and its node does not answer.
-			due, because = stopped, unreachable
-		}
-		if because != nil && due.Before(stopped) {
-			due = stopped
-		}
-		force = true
-	}
-	if because == nil || pod.DeletionTimestamp != nil && !force {
-		return
-	}
-	if due.After(s.Now) {
-		s.again(due)
-		return
-	}
-	s.plan.Evict = append(s.plan.Evict, Eviction{pod, force, fmt.Sprintf("node %s has the taint %s", node.Name, because.Key)})
+	return due, because
 }
 
 // since is when a taint was put. One that does not say so was put now: patience
