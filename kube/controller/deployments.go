@@ -113,7 +113,8 @@ func (c *deployments) sets(ctx context.Context, d *appsv1.Deployment, seen map[s
 	if err != nil {
 		return nil, err
 	}
-	for _, set := range c.term.views.sets.List(d.Namespace) {
+	v := c.term.views
+	for _, set := range append(v.sets.ByIndex(byOwner, string(d.UID)), v.sets.ByIndex(orphans, d.Namespace)...) {
 		owner := metav1.GetControllerOf(set)
 		switch {
 		case set.DeletionTimestamp != nil:

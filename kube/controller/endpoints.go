@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/holdfast-db/holdfast/kube/controller/endpoint"
 	"github.com/holdfast-db/holdfast/kube/objects"
@@ -58,11 +57,20 @@ func (c *endpoints) podChanged(old, pod *corev1.Pod) {
 			continue
 		}
 		for _, s := range c.term.views.services.List(p.Namespace) {
-			if len(s.Spec.Selector) > 0 && labels.SelectorFromSet(s.Spec.Selector).Matches(labelsOf(p)) {
+			if selects(s, p) {
 				c.loop.queue.Add(keyOf(s))
 			}
 		}
 	}
+}
+
+func selects(s *corev1.Service, p *corev1.Pod) bool {
+	for k, v := range s.Spec.Selector {
+		if p.Labels[k] != v {
+			return false
+		}
+	}
+	return len(s.Spec.Selector) > 0
 }
 
 func (c *endpoints) sync(ctx context.Context, k key) (time.Duration, error) {

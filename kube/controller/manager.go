@@ -74,7 +74,7 @@ func New(cfg Config) (*Manager, error) {
 		cfg.Workers = 4
 	}
 	cfg.Nodes = cfg.Nodes.Defaults()
-	return &Manager{cfg: cfg, quorum: newQuorum(cfg.Store, cfg.Clock)}, nil
+	return &Manager{cfg: cfg, quorum: newQuorum(confirms(cfg.Store), cfg.Clock)}, nil
 }
 
 // Observe watches whether the store has a quorum, for as long as the process lives.
@@ -101,7 +101,7 @@ func (m *Manager) Run(ctx context.Context, fence *kubepb.Fence) error {
 
 // quorum knows when the store last failed to confirm anything.
 type quorum struct {
-	store *client.Client
+	probe func(ctx context.Context) error
 	clock clock.Clock
 	state chan quorumState // Of capacity 1: a lock that select understands.
 }
@@ -116,8 +116,16 @@ const (
 	probeMax  = 3 * time.Second // A healthy store confirms within a fraction of it.
 )
 
-func newQuorum(store *client.Client, c clock.Clock) *quorum {
-	q := &quorum{store, c, make(chan quorumState, 1)}
+// confirms reads something that only a quorum can confirm.
+func confirms(store *client.Client) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := store.Get(ctx, client.Get{Range: client.One("/holdfast/quorum"), CountOnly: true})
+		return err
+	}
+}
+
+func newQuorum(probe func(ctx context.Context) error, c clock.Clock) *quorum {
+	q := &quorum{probe, c, make(chan quorumState, 1)}
 	q.state <- quorumState{trouble: c.Wall()} // Before the first look nothing is known.
 	return q
 }
@@ -145,7 +153,7 @@ func (q *quorum) run(ctx context.Context) error {
 	}()
 	for {
 		probe, cancel := context.WithTimeout(ctx, probeMax)
-		_, err := q.store.Get(probe, client.Get{Range: client.One("/holdfast/quorum"), CountOnly: true})
+		err := q.probe(probe)
 		cancel()
 		if ctx.Err() != nil {
 			return ctx.Err()

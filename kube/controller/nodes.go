@@ -43,7 +43,11 @@ func newNodes(t *term) {
 	c := &nodes{term: t}
 	c.loop = t.loop("nodes", c.sync)
 	c.loop.workers = 1
-	t.views.nodes.OnChange(func(_, _ *corev1.Node) { c.loop.queue.Add(allNodes) })
+	t.views.nodes.OnChange(func(old, n *corev1.Node) {
+		if old == nil || n == nil || readiness(old) != readiness(n) || !equality.Semantic.DeepEqual(old.Spec.Taints, n.Spec.Taints) {
+			c.loop.queue.Add(allNodes)
+		}
+	})
 	t.views.pods.OnChange(func(_, pod *corev1.Pod) {
 		if pod == nil {
 			return

@@ -69,13 +69,16 @@ func newViews(c *objects.Client, log hclog.Logger) *views {
 	add[*corev1.Secret](v, c, api.Secret, log)
 	add[*coordinationv1.Lease](v, c, api.Lease, log)
 	v.pods.AddIndex(byNode, func(pod *corev1.Pod) []string { return []string{pod.Spec.NodeName} })
-	v.pods.AddIndex(orphans, func(pod *corev1.Pod) []string {
-		if metav1.GetControllerOf(pod) != nil {
-			return nil
-		}
-		return []string{pod.Namespace}
-	})
+	v.pods.AddIndex(orphans, func(pod *corev1.Pod) []string { return ifOrphan(pod) })
+	v.sets.AddIndex(orphans, func(set *appsv1.ReplicaSet) []string { return ifOrphan(set) })
 	return v
+}
+
+func ifOrphan(o metav1.Object) []string {
+	if metav1.GetControllerOf(o) != nil {
+		return nil
+	}
+	return []string{o.GetNamespace()}
 }
 
 func add[T api.Object](v *views, c *objects.Client, k *api.Kind, log hclog.Logger) *objects.Informer[T] {

@@ -148,6 +148,9 @@ func (s *state) mark(n Node) (next *corev1.Node, dead bool) {
 			return n.Object, false
 		}
 	}
+	if n.Alive && len(n.Object.Spec.Taints) == 0 && (ready == nil || ready.Status != corev1.ConditionFalse) {
+		return n.Object, false // Almost all, almost always.
+	}
 	next = n.Object.DeepCopy()
 	changed := false
 	switch {

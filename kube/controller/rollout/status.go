@@ -10,8 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/holdfast-db/holdfast/kube/controller/replica"
 )
 
 // Reasons of the condition Progressing, in Kubernetes' words.
@@ -193,6 +191,3 @@ func (s *state) deadlineMissed() {
 
 // Changed reports whether a status is worth a write.
 func Changed(old, next appsv1.DeploymentStatus) bool { return !equality.Semantic.DeepEqual(old, next) }
-
-// Singleton reports whether a Deployment must never have two running pods.
-func Singleton(d *appsv1.Deployment) bool { return replica.IsSingleton(d.Spec.Template.Annotations) }
