@@ -152,26 +152,29 @@ func (s *state) mark(n Node) (next *corev1.Node, dead bool) {
 		return n.Object, false // Almost all, almost always.
 	}
 	next = n.Object.DeepCopy()
-	changed := false
-	switch {
-	case !n.Alive:
-		changed = s.unknown(next)
-		changed = s.taint(next, corev1.TaintNodeUnreachable) || changed
-		changed = untaint(next, corev1.TaintNodeNotReady) || changed
-	case ready != nil && ready.Status == corev1.ConditionFalse:
-		changed = s.taint(next, corev1.TaintNodeNotReady)
-		changed = untaint(next, corev1.TaintNodeUnreachable) || changed
-	default:
-		changed = untaint(next, corev1.TaintNodeUnreachable)
-		changed = untaint(next, corev1.TaintNodeNotReady) || changed
-		if changed {
-			s.note(next.Name, "NodeAlive", "it beats again, and is ready as far as it says")
-		}
-	}
-	if changed {
+	if s.remark(next, n.Alive, ready) {
 		s.plan.Nodes = append(s.plan.Nodes, next)
 	}
 	return next, !n.Alive
+}
+
+// remark changes conditions and taints to what they should be.
+func (s *state) remark(n *corev1.Node, alive bool, ready *corev1.NodeCondition) (changed bool) {
+	switch {
+	case !alive:
+		changed = s.unknown(n)
+		changed = s.taint(n, corev1.TaintNodeUnreachable) || changed
+		return untaint(n, corev1.TaintNodeNotReady) || changed
+	case ready != nil && ready.Status == corev1.ConditionFalse:
+		changed = s.taint(n, corev1.TaintNodeNotReady)
+		return untaint(n, corev1.TaintNodeUnreachable) || changed
+	}
+	changed = untaint(n, corev1.TaintNodeUnreachable)
+	changed = untaint(n, corev1.TaintNodeNotReady) || changed
+	if changed {
+		s.note(n.Name, "NodeAlive", "it beats again, and is ready as far as it says")
+	}
+	return changed
 }
 
 func (s *state) note(node, reason, format string, args ...any) {
