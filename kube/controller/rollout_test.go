@@ -4,12 +4,14 @@ import (
 	"context"
 	"testing"
 
+	"github.com/hashicorp/go-hclog"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/kube/controller/rollout"
+	"github.com/holdfast-db/holdfast/kube/leader"
 	"github.com/holdfast-db/holdfast/kube/objects"
 )
 
@@ -79,6 +81,24 @@ func TestTwoManagersOfWhichOneIsFencedMakeNoExtras(t *testing.T) {
 	w.change("web", image("two"))
 	w.done("web")
 	w.change("web", func(d *appsv1.Deployment) { *d.Spec.Replicas = 15 })
+	w.done("web")
+	w.replay()
+}
+
+// TestTheControllersRunForWhoIsElected campaigns as a process does: the second takes
+// over when the first resigns.
+func TestTheControllersRunForWhoIsElected(t *testing.T) {
+	w := newWorld(t, 2)
+	run := func(ctx context.Context, name string) error {
+		return ended(ctx, leader.Run(ctx, leader.Config{Client: w.cluster.Store(), Name: "controllers", Value: name, Logger: hclog.NewNullLogger()}, w.manager(clock.Real()).Run))
+	}
+	first, resign := context.WithCancel(t.Context())
+	w.tasks.Go("first", func(context.Context) error { return run(first, "first") })
+	make1(w, web(3, "one"))
+	w.done("web")
+	w.tasks.Go("second", func(ctx context.Context) error { return run(ctx, "second") })
+	resign()
+	w.change("web", image("two"))
 	w.done("web")
 	w.replay()
 }
