@@ -1,0 +1,202 @@
+package controller_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfast-db/holdfast/internal/clock/clocktest"
+	"github.com/holdfast-db/holdfast/kube/controller/replica"
+	"github.com/holdfast-db/holdfast/kube/objects"
+)
+
+// marked waits until a node is known to be silent.
+func (w *world) marked(node string) {
+	w.Helper()
+	w.eventually(node+" is marked", func() (bool, string) {
+		n, err := objects.Get[*corev1.Node](w.Context(), w.client, "", node)
+		if err != nil {
+			w.Fatal(err)
+		}
+		return len(n.Spec.Taints) == 1 && n.Status.Conditions[0].Status == corev1.ConditionUnknown, fmt.Sprint(n.Spec.Taints, n.Status.Conditions)
+	})
+}
+
+// on counts active and terminating pods of a node.
+func (w *world) on(node string) (active, terminating int) {
+	for _, pod := range w.pods("default") {
+		switch {
+		case pod.Spec.NodeName != node:
+		case replica.Active(pod):
+			active++
+		default:
+			terminating++
+		}
+	}
+	return active, terminating
+}
+
+// calm lets the first minute of a leadership pass, in which nobody is evicted.
+func (w *world) calm(clk *clocktest.Fake) {
+	for range 7 {
+		clk.Advance(10 * time.Second)
+	}
+}
+
+// readyAddresses are the ready ones of a Service.
+func (w *world) readyAddresses(service string) int {
+	slices, _, err := objects.List[*discoveryv1.EndpointSlice](w.Context(), w.client, objects.ListOptions{Namespace: "default", Labels: discoveryv1.LabelServiceName + "=" + service})
+	if err != nil {
+		w.Fatal(err)
+	}
+	n := 0
+	for _, s := range slices {
+		for _, e := range s.Endpoints {
+			if *e.Conditions.Ready {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+func TestPodsOfADeadNodeRunElsewhereAfterTheirTolerationAndTrafficGoesAtOnce(t *testing.T) {
+	w := newWorld(t, 4)
+	clk := clocktest.New()
+	w.run(w.manager(clk), w.lead())
+	make1(w, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
+		Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": "web"}, Ports: []corev1.ServicePort{{Port: 80}}},
+	})
+	make1(w, web(8, "one"))
+	w.done("web")
+	w.calm(clk)
+	w.eventually("eight addresses are ready", func() (bool, string) { n := w.readyAddresses("web"); return n == 8, fmt.Sprint(n) })
+	lost, _ := w.on("n1")
+	if lost == 0 {
+		t.Fatalf("nothing runs on n1: %s", names(w.pods("default")))
+	}
+	w.die("n1")
+	w.marked("n1")
+	w.eventually("its addresses are withdrawn", func() (bool, string) { n := w.readyAddresses("web"); return n == 8-lost, fmt.Sprint(n) })
+	clk.Advance(14 * time.Second)
+	if active, _ := w.on("n1"); active != lost {
+		t.Errorf("%d of %d pods are left on the node after 14 s", active, lost)
+	}
+	w.eventually("they run elsewhere", func() (bool, string) {
+		clk.Advance(time.Second)
+		active, terminating := w.on("n1")
+		return active == 0 && terminating == lost && w.deployment("web").Status.AvailableReplicas == 8, names(w.pods("default"))
+	})
+	w.replay()
+}
+
+func TestTheBrakeKeepsPodsWhenMostNodesFallSilentUntilItIsCalm(t *testing.T) {
+	w := newWorld(t, 5)
+	clk := clocktest.New()
+	w.run(w.manager(clk), w.lead())
+	make1(w, web(10, "one"))
+	w.done("web")
+	w.calm(clk)
+	w.die("n0", "n1", "n2")
+	for _, n := range []string{"n0", "n1", "n2"} {
+		w.marked(n)
+	}
+	w.eventually("an event says that evictions stopped", func() (bool, string) {
+		events, _, err := objects.List[*corev1.Event](t.Context(), w.client, objects.ListOptions{Namespace: "default"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := ""
+		for _, e := range events {
+			all += e.Reason + ": " + e.Message + "\n"
+		}
+		return strings.Contains(all, "EvictionsStopped: 3 of 5 nodes fell silent"), all
+	})
+	before := names(w.pods("default"))
+	for range 11 {
+		clk.Advance(10 * time.Second)
+		if now := names(w.pods("default")); now != before {
+			t.Fatalf("pods moved while most nodes were silent:\n%s\n%s", before, now)
+		}
+	}
+	w.eventually("calm for long enough, pods run elsewhere", func() (bool, string) {
+		clk.Advance(5 * time.Second)
+		left := 0
+		for _, n := range []string{"n0", "n1", "n2"} {
+			active, _ := w.on(n)
+			left += active
+		}
+		return left == 0 && w.deployment("web").Status.AvailableReplicas == 10, names(w.pods("default"))
+	})
+}
+
+func TestASingletonIsStartedElsewhereOnlyAfterItsBound(t *testing.T) {
+	w := newWorld(t, 2)
+	clk := clocktest.New()
+	w.run(w.manager(clk), w.lead())
+	d := web(1, "one")
+	d.Spec.Template.Annotations = map[string]string{replica.Singleton: "true"}
+	soon := corev1.Toleration{Key: corev1.TaintNodeUnreachable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute}
+	zero := int64(0)
+	soon.TolerationSeconds = &zero
+	d.Spec.Template.Spec.Tolerations = []corev1.Toleration{soon}
+	make1(w, d)
+	w.done("web")
+	w.calm(clk)
+	first := w.pods("default")[0]
+	w.die(first.Spec.NodeName)
+	w.marked(first.Spec.NodeName)
+	clk.Advance(4 * time.Second)
+	for range 20 { // As often as the controllers need to do something wrong.
+		if pods := w.pods("default"); len(pods) != 1 || pods[0].UID != first.UID || pods[0].DeletionTimestamp != nil {
+			t.Fatalf("before the bound: %s", names(pods))
+		}
+	}
+	w.eventually("it runs elsewhere, and only there", func() (bool, string) {
+		clk.Advance(time.Second)
+		pods := w.pods("default")
+		return len(pods) == 1 && pods[0].UID != first.UID && pods[0].Spec.NodeName != "", names(pods)
+	})
+}
+
+func TestOwnersTakeTheirsWithThemInEachOfThreeWays(t *testing.T) {
+	w := newWorld(t, 2)
+	w.run(w.manager(clocktest.New()), w.lead())
+	for _, c := range []struct {
+		name string
+		how  objects.Option
+		left int
+	}{{"background", objects.Option{}, 0}, {"foreground", objects.Option{Propagation: 1}, 0}, {"orphan", objects.Option{Propagation: 2}, 2}} {
+		set := web(2, "one")
+		make1(w, &appsv1.ReplicaSet{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: c.name},
+			Spec:       appsv1.ReplicaSetSpec{Replicas: set.Spec.Replicas, Selector: set.Spec.Selector, Template: set.Spec.Template},
+		})
+		w.eventually(c.name+": two pods run", func() (bool, string) {
+			s, err := objects.Get[*appsv1.ReplicaSet](t.Context(), w.client, "default", c.name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s.Status.AvailableReplicas == 2, s.Status.String()
+		})
+		if err := objects.Delete[*appsv1.ReplicaSet](t.Context(), w.client, "default", c.name, c.how); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually(c.name+": the set is gone, with its pods or without", func() (bool, string) {
+			_, err := objects.Get[*appsv1.ReplicaSet](t.Context(), w.client, "default", c.name)
+			return err != nil && len(w.pods("default")) == c.left, names(w.pods("default"))
+		})
+	}
+	for _, pod := range w.pods("default") {
+		if len(pod.OwnerReferences) > 0 {
+			t.Errorf("%s has owners: %v", pod.Name, pod.OwnerReferences)
+		}
+	}
+}
