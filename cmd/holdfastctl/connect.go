@@ -23,7 +23,7 @@ func (c *ctl) client() (*client.Client, error) { return c.clientTo(c.globals.end
 
 func (c *ctl) clientTo(endpoints []string) (*client.Client, error) {
 	if c.noClient != nil {
-		return nil, exit(exitFailed, c.noClient)
+		return nil, c.noClient
 	}
 	config, err := c.tls()
 	if err != nil {
@@ -168,9 +168,9 @@ func (c *ctl) discover(ctx context.Context) {
 	}
 	switch {
 	case len(failed) == 2:
-		c.noClient = fmt.Errorf("--discovery-srv %s: DNS names no endpoints: %w", d.domain, errors.Join(failed...))
+		c.noClient = exit(exitFailed, fmt.Errorf("--discovery-srv %s: DNS names no endpoints: %w", d.domain, errors.Join(failed...)))
 	case len(found) == 0:
-		c.noClient = fmt.Errorf("--discovery-srv %s: DNS names no endpoint that can be used", d.domain)
+		c.noClient = exit(exitFailed, fmt.Errorf("--discovery-srv %s: DNS names no endpoint that can be used", d.domain))
 	}
 	c.globals.endpoints = found
 	if !d.insecure {

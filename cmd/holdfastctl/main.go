@@ -25,6 +25,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/holdfast-db/holdfast/client"
 )
 
 func main() {
@@ -54,6 +56,9 @@ func (c *ctl) run(ctx context.Context, args []string) int {
 	}
 	if exit.err != nil {
 		fmt.Fprintln(c.err, "Error:", c.explain(exit.err, c.globals.endpoints...))
+	}
+	if c.is(etcdctl) && exit.code == exitFailed && errors.Is(exit.err, client.ErrAuthFailed) {
+		return exitConnection // It logs in while it connects.
 	}
 	return exit.code
 }

@@ -128,9 +128,9 @@ func (c *ctl) prepare(cmd *cobra.Command) error {
 	cmd.Root().PersistentFlags().VisitAll(func(f *pflag.Flag) {
 		key, value := c.fromEnviron(f.Name)
 		switch {
+		case f.Changed && c.is(etcdctl) && c.isSet(environKey("ETCDCTL", f.Name)):
+			c.noClient = exit(exitFailed, fmt.Errorf("%s is set and so is --%s: unset the one or leave the other out", environKey("ETCDCTL", f.Name), f.Name))
 		case value == "" || err != nil:
-		case f.Changed && c.is(etcdctl):
-			c.noClient = fmt.Errorf("%s is set and so is --%s: unset the one or leave the other out", key, f.Name)
 		case !f.Changed:
 			if e := cmd.Root().PersistentFlags().Set(f.Name, value); e != nil {
 				err = badArguments("invalid value %q for %s: %w", value, key, e)
@@ -139,6 +139,11 @@ func (c *ctl) prepare(cmd *cobra.Command) error {
 	})
 	if err != nil {
 		return err
+	}
+	for _, name := range []string{"cert", "key", "cacert"} {
+		if f := cmd.Root().PersistentFlags().Lookup(name); c.is(etcdctl) && f.Changed && f.Value.String() == "" {
+			c.noClient = badArguments("empty string is passed to --%s option", name)
+		}
 	}
 	for i, e := range c.globals.endpoints {
 		c.globals.endpoints[i] = strings.TrimSpace(e)
@@ -171,6 +176,10 @@ func (c *ctl) fromEnviron(flag string) (key, value string) {
 
 func environKey(prefix, flag string) string {
 	return prefix + "_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+func (c *ctl) isSet(key string) bool {
+	return slices.ContainsFunc(c.environ, func(e string) bool { return strings.HasPrefix(e, key+"=") })
 }
 
 func (c *ctl) getenv(key string) string {

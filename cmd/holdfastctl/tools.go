@@ -123,6 +123,13 @@ func (t *tool) shape(root *cobra.Command) {
 		}
 	}
 	visit(root, "")
+	if t == etcdctl {
+		help := root.HelpFunc()
+		root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+			help(cmd, args)
+			fmt.Fprintf(cmd.OutOrStdout(), "Use \"%s options\" for a list of global command-line options (applies to all commands).\n", t.name)
+		})
+	}
 }
 
 // keepFlags takes all other flags away from a command.
