@@ -76,6 +76,7 @@ var from37 = []difference{
 	{"simple", "endpoint", "", whyHelp},
 	{"simple", "put a b c|options nonsense", "", whyWords},
 	{"simple", "txn -i=false", `panic: bad value`, "etcdctl panics at any comparison of a lease"},
+	{"simple", "txn", `panic: Unknown result op`, "etcdctl panics at an operator that it does not know"},
 }
 
 var from34 = []difference{
@@ -87,6 +88,7 @@ var from34 = []difference{
 	{"protobuf", "lease (timetolive|keep-alive) .*", `exit code ours 4, theirs 0`, "etcdctl prints the header alone, of an answer that has no such form"},
 	{".*", ".*", `theirs "NAME:\\n`, "3.4 prints its help on standard output after an error"},
 	{"simple", "txn -i=false", `panic: bad value`, "etcdctl panics at any comparison of a lease"},
+	{"simple", "txn", `panic: Unknown result op`, "etcdctl panics at an operator that it does not know"},
 	{"simple", "put a b c", "", whyWords},
 	{".*", ".*version", "", "another version"},
 	{"json", "txn.*", `\\"ResponsePut\\"|\\"ResponseDeleteRange\\"`, "the names within JSON are others since 3.6"},
@@ -98,4 +100,7 @@ var from34 = []difference{
 	{"simple", "snapshot save s.db", "", "the version was added since"},
 	{"simple", "role get root.*", `\(prefix \)`, "said otherwise since 3.5"},
 	{"fields|json|protobuf", "alarm disarm", "panic", "3.4 panics"},
+	{"simple", "lock l -- sh .*", "", "the exit code of the command is passed on since 3.5"},
+	{"simple", "member add n .*", "added as learner", "said otherwise since 3.5"},
+	{"simple", "watch .* -w json", `CancelReason`, "a field was added since"},
 }

@@ -132,7 +132,6 @@ var scenes = map[string][]step{
 		{args: "watch w/ w0 --prefix", once: true},
 		{args: "watch", once: true},
 		{args: "watch a --", once: true},
-		{args: "watch a -w table", once: true},
 		{args: "compaction 4", once: true},
 		{args: "watch w/ --prefix --rev=2", once: true},
 	},
@@ -163,6 +162,7 @@ var scenes = map[string][]step{
 		{args: "move-leader", once: true},
 		{args: "move-leader xyz", once: true},
 		{args: "move-leader 123"},
+		{args: "move-leader 6607933237004d7c", once: true},
 		{args: "defrag", once: true},
 		{args: "defrag -w json", once: true},
 		{args: "downgrade validate 3.6"},
@@ -197,6 +197,10 @@ var scenes = map[string][]step{
 		{args: "make-mirror h:1 --dest-prefix=a --no-dest-prefix", once: true},
 		// At last: nothing is elected any more when it is there.
 		{args: "member add n --peer-urls=http://n.test:2380 --learner", once: true},
+		{args: "member update {L1} --peer-urls=http://n.test:1", notIn: "fields table"},
+		{args: "member promote {L1}", notIn: "fields table"},
+		{args: "member remove {L1}", once: true},
+		{args: "member remove {L1} -w json", once: true},
 	},
 	"concurrency": {
 		{args: "lock", once: true},
@@ -301,6 +305,7 @@ func against(t *testing.T, tool string, list *differences) {
 			t.Parallel()
 			theirs, our := newSide(t, tool, "--bcrypt-cost", "4"), newSide(t, us, "--bcrypt-cost", "4")
 			compare(t, theirs, our, list, steps)
+			callsOf(t, our.endpoint)
 		})
 	}
 }
