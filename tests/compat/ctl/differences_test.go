@@ -11,6 +11,7 @@ import (
 type differences struct {
 	rows        []difference
 	plainTables bool // The other program draws tables with plus and minus.
+	unordered   bool // Answers of several members come in any order.
 
 	mu  sync.Mutex
 	met map[int]bool
@@ -103,4 +104,12 @@ var from34 = []difference{
 	{"simple", "lock l -- sh .*", "", "the exit code of the command is passed on since 3.5"},
 	{"simple", "member add n .*", "added as learner", "said otherwise since 3.5"},
 	{"simple", "watch .* -w json", `CancelReason`, "a field was added since"},
+}
+
+var fromUtl = []difference{
+	{".*", "snapshot status s.db", `holdfast-1`, "another format, with another hash, of another size"},
+	{".*", "hashkv s.db.*", "", "the hash is over the keys and history of our format, and an export begins with all history compacted"},
+	{"simple", "snapshot status damaged.db", `^  ours   ""\n.*\n  exit code ours 1, theirs 0\n.*damaged at offset`, "etcdutl looks at the structure alone"},
+	{"simple", "snapshot restore s.db .*initial-cluster=y=.*", `^  exit code ours 128, theirs 1\n`, "flags that contradict each other are wrong arguments"},
+	{"simple", "migrate --data-dir=restored .*", `^  exit code ours 1, theirs 0\n`, "there is nothing to migrate"},
 }

@@ -109,6 +109,7 @@ var scenes = map[string][]step{
 		{args: "lease keep-alive 123", once: true},
 		{args: "lease keep-alive", once: true},
 		{args: "lease keep-alive {L1}", lines: 1, once: true},
+		{args: "lease list"},
 		{args: "lease revoke {L1}", notIn: "table"},
 		{args: "lease revoke xyz", once: true},
 		{args: "lease revoke", once: true},
