@@ -124,26 +124,12 @@ func (c *ctl) globalFlags(fs *pflag.FlagSet) {
 // prepare takes over the environment and refuses what cannot be, before a
 // command begins.
 func (c *ctl) prepare(cmd *cobra.Command) error {
-	var err error
-	cmd.Root().PersistentFlags().VisitAll(func(f *pflag.Flag) {
-		key, value := c.fromEnviron(f.Name)
-		switch {
-		case f.Changed && c.is(etcdctl) && c.isSet(environKey("ETCDCTL", f.Name)):
-			c.noClient = exit(exitFailed, fmt.Errorf("%s is set and so is --%s: unset the one or leave the other out", environKey("ETCDCTL", f.Name), f.Name))
-		case value == "" || err != nil:
-		case !f.Changed:
-			if e := cmd.Root().PersistentFlags().Set(f.Name, value); e != nil {
-				err = badArguments("invalid value %q for %s: %w", value, key, e)
-			}
-		}
-	})
-	if err != nil {
-		return err
+	flags := cmd.Root().PersistentFlags()
+	if c.is(etcdctl) {
+		c.likeEtcdctl(flags)
 	}
-	for _, name := range []string{"cert", "key", "cacert"} {
-		if f := cmd.Root().PersistentFlags().Lookup(name); c.is(etcdctl) && f.Changed && f.Value.String() == "" {
-			c.noClient = badArguments("empty string is passed to --%s option", name)
-		}
+	if err := c.takeEnviron(flags); err != nil {
+		return err
 	}
 	for i, e := range c.globals.endpoints {
 		c.globals.endpoints[i] = strings.TrimSpace(e)
@@ -151,10 +137,36 @@ func (c *ctl) prepare(cmd *cobra.Command) error {
 	if !slices.Contains(forms, c.globals.form) {
 		return badFeature("unsupported output format %q: use one of %s", c.globals.form, strings.Join(forms, ", "))
 	}
-	if c.globals.discovery.domain != "" && !slices.Contains(alone, cmd.Name()) {
+	if c.globals.discovery.domain != "" && c.noClient == nil && !slices.Contains(alone, cmd.Name()) {
 		c.discover(cmd.Context())
 	}
 	return nil
+}
+
+// takeEnviron sets flags that are not given from their variables.
+func (c *ctl) takeEnviron(flags *pflag.FlagSet) (err error) {
+	flags.VisitAll(func(f *pflag.Flag) {
+		if key, value := c.fromEnviron(f.Name); value != "" && !f.Changed && err == nil {
+			if e := flags.Set(f.Name, value); e != nil {
+				err = badArguments("invalid value %q for %s: %w", value, key, e)
+			}
+		}
+	})
+	return err
+}
+
+// likeEtcdctl refuses what that program refuses once it makes a client.
+func (c *ctl) likeEtcdctl(flags *pflag.FlagSet) {
+	flags.VisitAll(func(f *pflag.Flag) {
+		if key := environKey("ETCDCTL", f.Name); f.Changed && c.isSet(key) {
+			c.noClient = exit(exitFailed, fmt.Errorf("%s is set and so is --%s: unset the one or leave the other out", key, f.Name))
+		}
+	})
+	for _, name := range []string{"cert", "key", "cacert"} {
+		if f := flags.Lookup(name); f.Changed && f.Value.String() == "" {
+			c.noClient = badArguments("empty string is passed to --%s option", name)
+		}
+	}
 }
 
 // alone are the commands that need nobody.

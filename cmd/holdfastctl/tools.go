@@ -189,7 +189,7 @@ func (c *ctl) migrateCommand() *cobra.Command {
 		Short:  "Refused: files of this store need no migration",
 		Long:   "Refused: " + whyNoMigrate + ".\n",
 		Hidden: !c.is(etcdutl),
-		RunE: func(*cobra.Command, []string) error { return exit(exitFailed, fmt.Errorf("migrate: %s", whyNoMigrate)) },
+		RunE:   func(*cobra.Command, []string) error { return exit(exitFailed, fmt.Errorf("migrate: %s", whyNoMigrate)) },
 	}
 	cmd.Flags().String("data-dir", "", "data directory of a member")
 	cmd.Flags().String("target-version", "", "version to migrate to")
