@@ -65,7 +65,7 @@ func (c *ctl) defragDir(ctx context.Context, path string) error {
 		return errors.Join(mended(err), o.dir.Close())
 	})
 	if err != nil {
-		err = fmt.Errorf("Failed to defragment etcd data[%s] (%w)", path, err) //nolint:staticcheck // etcdutl's words.
+		err = fmt.Errorf("failed to defragment etcd data[%s] (%w)", path, err)
 	}
 	return exit(exitFailed, err)
 }
