@@ -176,10 +176,10 @@ func (m *mirror) copy(ctx context.Context, all client.Range, revision int64) err
 					return err
 				}
 			}
-			m.bytes += size
 			if err := m.add(ctx, client.Put{Key: m.key(kv.Key), Value: kv.Value}); err != nil {
 				return err
 			}
+			m.bytes += size
 		}
 		if !r.More {
 			return m.flush(ctx)

@@ -84,13 +84,24 @@ func TestTheNameOfTheProgramSaysWhichToolItIs(t *testing.T) {
 	}
 }
 
-func TestMigrateSaysThatThereIsNothingToDo(t *testing.T) {
+// What is refused says why, under both names.
+func TestARefusedVerbSaysWhatToDoInItsPlace(t *testing.T) {
 	tt := newTerminal(t, nil)
-	for _, tt.tool = range []*tool{nil, etcdutl} {
-		stdout, stderr, code := tt.run(0, "", "migrate", "--data-dir", "d", "--target-version", "3.6")
-		if code != exitFailed || stdout != "" || !strings.Contains(stderr, "snapshot import") {
-			t.Errorf("code %d, %q, %s", code, stdout, stderr)
+	refused := 0
+	for _, row := range slices.Concat(etcdctl.verbs, etcdutl.verbs) {
+		if row.why == "" {
+			continue
 		}
+		refused++
+		for _, tt.tool = range []*tool{nil, etcdutl} {
+			stdout, stderr, code := tt.run(0, "", strings.Fields(row.path)...)
+			if code != exitFailed || stdout != "" || !strings.Contains(stderr, row.why) {
+				t.Errorf("%s: code %d, %q, %s", row.path, code, stdout, stderr)
+			}
+		}
+	}
+	if refused == 0 {
+		t.Error("no row is refused")
 	}
 }
 

@@ -197,8 +197,8 @@ var scenes = map[string][]step{
 		{args: "make-mirror", once: true},
 		{args: "make-mirror h:1 --dest-prefix=a --no-dest-prefix", once: true},
 		// At last: nothing is elected any more when it is there.
-		{args: "member add n --peer-urls=http://n.test:2380 --learner", once: true},
-		{args: "member update {L1} --peer-urls=http://n.test:1", notIn: "fields table"},
+		{args: "member add n --peer-urls=http://n.test:2380 --learner", once: true, anyOrder: true},
+		{args: "member update {L1} --peer-urls=http://n.test:1", notIn: "fields table protobuf", anyOrder: true},
 		{args: "member promote {L1}", notIn: "fields table"},
 		{args: "member remove {L1}", once: true},
 		{args: "member remove {L1} -w json", once: true},
@@ -330,6 +330,6 @@ func TestDebiansEtcdctlPrintsTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	list := newDifferences(from34)
-	list.plainTables = true
+	list.forms = []string{"simple", "json"} // Those that scripts read; the others were changed since.
 	against(t, path, list)
 }
