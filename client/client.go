@@ -71,6 +71,10 @@ type Config struct {
 	// connection is given up. Default 6 s.
 	KeepAliveTimeout time.Duration
 
+	// RequestBytesMax and ResponseBytesMax bound one message: a larger one fails.
+	// Zero: no limit but the members' own.
+	RequestBytesMax, ResponseBytesMax int
+
 	// Dial replaces the network, for members in the same process. The address
 	// is "host:port" or "unix:path".
 	Dial func(ctx context.Context, address string) (net.Conn, error)
@@ -96,6 +100,12 @@ func (c *Config) setDefaults() error {
 	}
 	if c.KeepAliveTimeout == 0 {
 		c.KeepAliveTimeout = keepAliveTimeout
+	}
+	if c.RequestBytesMax == 0 {
+		c.RequestBytesMax = messageBytesMax
+	}
+	if c.ResponseBytesMax == 0 {
+		c.ResponseBytesMax = messageBytesMax
 	}
 	if c.Dial == nil {
 		c.Dial = dial
@@ -159,7 +169,8 @@ func New(cfg Config) (*Client, error) {
 		grpc.WithDefaultCallOptions(
 			grpc.ForceCodecV2(codec.New()),
 			grpc.WaitForReady(true),
-			grpc.MaxCallRecvMsgSize(responseBytesMax),
+			grpc.MaxCallSendMsgSize(cfg.RequestBytesMax),
+			grpc.MaxCallRecvMsgSize(cfg.ResponseBytesMax),
 		),
 	)
 	if err != nil {

@@ -26,7 +26,7 @@ const (
 
 	// The server bounds answers by what was asked for: whoever asks for
 	// everything gets it.
-	responseBytesMax = math.MaxInt32
+	messageBytesMax = math.MaxInt32
 
 	// A renewal goes out each third of the TTL, so that two may be lost. A
 	// shorter wait than this only loads the leader.

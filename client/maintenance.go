@@ -34,6 +34,16 @@ func (c *Client) MoveLeader(ctx context.Context, to uint64) (*pb.MoveLeaderRespo
 	return call(ctx, c, writes, c.maintenance.MoveLeader, &pb.MoveLeaderRequest{TargetID: to})
 }
 
+// Downgrade asks what it would take to go back to a version of the protocol,
+// begins that or gives it up.
+func (c *Client) Downgrade(ctx context.Context, action pb.DowngradeRequest_DowngradeAction, version string) (*pb.DowngradeResponse, error) {
+	kind := writes
+	if action == pb.DowngradeRequest_VALIDATE {
+		kind = reads
+	}
+	return call(ctx, c, kind, c.maintenance.Downgrade, &pb.DowngradeRequest{Action: action, Version: version})
+}
+
 // Alarms lists the alarms that are on.
 func (c *Client) Alarms(ctx context.Context) (*pb.AlarmResponse, error) {
 	return call(ctx, c, reads, c.maintenance.Alarm, &pb.AlarmRequest{Action: pb.AlarmRequest_GET})

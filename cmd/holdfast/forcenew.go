@@ -81,15 +81,7 @@ func openArchive(ctx context.Context, url, cluster string) (*archive.Archive, bl
 	if err := uuid.UnmarshalText([]byte(cluster)); err != nil {
 		return nil, nil, err
 	}
-	store, err := blobstore.Open(ctx, url, blobstore.Config{})
-	if err != nil {
-		return nil, nil, err
-	}
-	a, err := archive.Open(ctx, store, uuid, nil)
-	if err != nil {
-		return nil, nil, errors.Join(err, store.Close())
-	}
-	return a, store, nil
+	return archive.OpenURL(ctx, url, uuid, nil)
 }
 
 func sourceOf(cfg server.Config) (src recovery.Source, err error) {

@@ -90,37 +90,6 @@ func (c *ctl) authStatus(ctx context.Context, args []string) error {
 	})
 }
 
-// login takes who the user of this program is from the flags.
-func (c *ctl) login(config *client.Config) error {
-	g := &c.globals
-	switch {
-	case g.user == "" && g.password != "":
-		return badArguments("--password needs --user: whose password is it?")
-	case g.user != "" && g.token != "":
-		return badArguments("--user and --auth-jwt-token exclude each other: give one")
-	case g.user == "":
-		config.Token = g.token
-		return nil
-	}
-	config.User, config.Password = g.user, g.password
-	if g.password != "" {
-		return nil
-	}
-	name, password, given := strings.Cut(g.user, ":")
-	if config.User, config.Password = name, password; given {
-		return nil
-	}
-	if g.asked == nil { // Once for all connections of a command.
-		password, err := c.askPassword("Password: ")
-		if err != nil {
-			return err
-		}
-		g.asked = &password
-	}
-	config.Password = *g.asked
-	return nil
-}
-
 // askPassword reads a password without showing it, or a line where nobody sits
 // at a terminal.
 func (c *ctl) askPassword(prompt string) (string, error) {

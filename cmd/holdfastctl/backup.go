@@ -54,13 +54,12 @@ func (f *archiveFlags) open(ctx context.Context) (*archive.Archive, blobstore.St
 	if err != nil {
 		return nil, nil, badArguments("--identity: %w", err)
 	}
-	store, err := blobstore.Open(ctx, f.url, blobstore.Config{})
-	if err != nil {
+	a, store, err := archive.OpenURL(ctx, f.url, cluster, ids)
+	switch {
+	case errors.Is(err, archive.ErrStore):
 		return nil, nil, exit(exitArguments, err)
-	}
-	a, err := archive.Open(ctx, store, cluster, ids)
-	if err != nil {
-		return nil, nil, exit(exitFailed, errors.Join(err, store.Close()))
+	case err != nil:
+		return nil, nil, exit(exitFailed, err)
 	}
 	return a, store, nil
 }

@@ -24,6 +24,7 @@ import (
 type terminalTest struct {
 	t       testing.TB
 	cluster *servertest.Cluster
+	tool    *tool // Whose name the program has.
 	environ []string
 	leases  []string // IDs as they were printed first; transcripts call them L1, L2, …
 }
@@ -56,6 +57,14 @@ func (tt *terminalTest) dial(ctx context.Context, address string) (net.Conn, err
 	return new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(url, "http://"))
 }
 
+// lookup is a DNS that knows the member as srv.test.
+func lookup(_ context.Context, service, proto, name string) (string, []*net.SRV, error) {
+	if service == "etcd-client" && name == "srv.test" {
+		return "", []*net.SRV{{Target: "m0.test.", Port: 2379}}, nil
+	}
+	return "", nil, fmt.Errorf("no records for _%s._%s.%s", service, proto, name)
+}
+
 // run runs a command line until it ends, or has printed so many lines.
 func (tt *terminalTest) run(lines int, input string, args ...string) (stdout, stderr string, code int) {
 	ctx, cancel := context.WithCancel(tt.t.Context())
@@ -64,7 +73,8 @@ func (tt *terminalTest) run(lines int, input string, args ...string) (stdout, st
 	var err screen
 	c := &ctl{
 		in: io.MultiReader(strings.NewReader(input), until{ctx, lines}), out: out, err: &err,
-		environ: append([]string{"HOLDFASTCTL_ENDPOINTS=" + memberURL}, tt.environ...), dial: tt.dial,
+		environ: append([]string{"HOLDFASTCTL_ENDPOINTS=" + memberURL, "ETCDCTL_ENDPOINTS=" + memberURL}, tt.environ...),
+		tool:    tt.tool, dial: tt.dial, lookup: lookup,
 	}
 	code = c.run(ctx, args)
 	return out.String(), err.String(), code

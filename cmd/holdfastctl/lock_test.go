@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"regexp"
+	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"github.com/holdfast-db/holdfast/client"
+	"github.com/holdfast-db/holdfast/client/clienttest"
 	"github.com/holdfast-db/holdfast/server"
 )
 
@@ -108,6 +112,74 @@ func TestAMirrorHasWhatIsThereAndWhatComes(t *testing.T) {
 		if _, stderr, code := tt.run(0, "", append([]string{"make-mirror"}, args...)...); code != exitArguments {
 			t.Errorf("%q: code %d, %s", args, code, stderr)
 		}
+	}
+}
+
+// The answers to the first transaction and to one of the changes are lost: what
+// they were about is written again.
+func TestAMirrorSurvivesLostAnswers(t *testing.T) {
+	from, to := clienttest.New(t, 1), clienttest.New(t, 1)
+	connect := func(cluster *clienttest.Cluster) *client.Client {
+		c := &ctl{out: &screen{}, err: &screen{}, dial: cluster.Dial}
+		c.globals.endpoints = cluster.Endpoints()
+		cl, err := c.client()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cl.Close() })
+		return cl
+	}
+	for i := range 10 {
+		from.Put(fmt.Sprint("k", i), "old")
+	}
+	var txns atomic.Int64
+	to.SetFaults(clienttest.Faults{After: func(_ context.Context, _ int, method string) error {
+		if method != "Txn" {
+			return nil
+		}
+		if n := txns.Add(1); n == 1 || n == 6 {
+			return client.ErrTimeout
+		}
+		return nil
+	}})
+	m := &mirror{flags: &mirrorFlags{txnOpsMax: 3}, from: connect(from), to: connect(to)}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- m.run(ctx) }()
+	reader := connect(to)
+	await := func(key, value string) {
+		t.Helper()
+		for {
+			select {
+			case err := <-ended:
+				t.Fatalf("the mirror ended: %v", err)
+			default:
+			}
+			r, err := reader.Get(t.Context(), client.Get{Range: client.One(key)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(r.Kvs) == 1 && string(r.Kvs[0].Value) == value {
+				return
+			}
+		}
+	}
+	await("k9", "old")
+	from.Put("k5", "new")
+	await("k5", "new")
+	for m.total.Load() < 11 { // It is counted when the answer has come.
+		runtime.Gosched()
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	r, err := reader.Get(t.Context(), client.Get{Range: client.Prefix("k")})
+	if err != nil || r.Count != 10 {
+		t.Errorf("%d keys, %v", r.GetCount(), err)
+	}
+	if txns, puts := to.Calls("Txn"), to.Calls("Put"); txns != 7 || puts != 0 { // Four of the copy, one of the change, two again.
+		t.Errorf("%d transactions, %d single puts", txns, puts)
 	}
 }
 

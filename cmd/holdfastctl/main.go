@@ -6,6 +6,8 @@
 //	holdfastctl certs ca              certificates for members and clients
 //	holdfastctl inspect wal …         what lies in a data directory
 //
+// Called etcdctl or etcdutl it has the commands of that program (tools.go).
+//
 // One file holds one command: its flags, what it asks, and the forms in which it
 // prints the answer. What goes to standard output is for programs too and equals
 // what etcdctl prints; everything else goes to standard error.
@@ -23,11 +25,13 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/holdfast-db/holdfast/client"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	c := &ctl{in: os.Stdin, out: os.Stdout, err: os.Stderr, environ: os.Environ()}
+	c := &ctl{tool: toolNamed(os.Args[0]), in: os.Stdin, out: os.Stdout, err: os.Stderr, environ: os.Environ()}
 	code := c.run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
@@ -53,16 +57,22 @@ func (c *ctl) run(ctx context.Context, args []string) int {
 	if exit.err != nil {
 		fmt.Fprintln(c.err, "Error:", c.explain(exit.err, c.globals.endpoints...))
 	}
+	if c.is(etcdctl) && exit.code == exitFailed && errors.Is(exit.err, client.ErrAuthFailed) {
+		return exitConnection // It logs in while it connects.
+	}
 	return exit.code
 }
 
 // ctl is one run of the program.
 type ctl struct {
+	tool     *tool // Whose name it was called by; nil: its own.
 	in       io.Reader
 	out, err io.Writer
 	environ  []string
-	dial     dialFunc // Replaces the network in tests.
+	dial     dialFunc   // Replaces the network in tests.
+	lookup   lookupFunc // Replaces DNS in tests.
 
-	lines   *bufio.Reader // Of in, once passwords were read from it.
-	globals globals
+	lines    *bufio.Reader // Of in, once passwords were read from it.
+	globals  globals
+	noClient error // Why no cluster can be asked; nil: it can.
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"strings"
@@ -13,10 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/holdfast-db/holdfast/client"
-	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/task"
-	"github.com/holdfast-db/holdfast/internal/vfs"
-	"github.com/holdfast-db/holdfast/pki"
 	"github.com/holdfast-db/holdfast/proto/mvccpb"
 )
 
@@ -25,8 +21,8 @@ type mirrorFlags struct {
 	noDestPrefix       bool
 	rev                int64
 	txnOpsMax          uint
-	cert, key, caCert  string
-	insecureTransport  bool
+	tls                tlsFlags
+	account            account
 }
 
 func (f *mirrorFlags) declare(fs *pflag.FlagSet) {
@@ -35,10 +31,10 @@ func (f *mirrorFlags) declare(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.noDestPrefix, "no-dest-prefix", false, "put nothing in place of the prefix at the destination")
 	fs.Int64Var(&f.rev, "rev", 0, "mirror changes from this revision on, and not what is there")
 	fs.UintVar(&f.txnOpsMax, "max-txn-ops", 128, "greatest number of operations in one transaction at the destination")
-	fs.StringVar(&f.cert, "dest-cert", "", "certificate file of this client for the destination")
-	fs.StringVar(&f.key, "dest-key", "", "key file of that certificate")
-	fs.StringVar(&f.caCert, "dest-cacert", "", "check the destination's certificates with this CA file")
-	fs.BoolVar(&f.insecureTransport, "dest-insecure-transport", true, "do not encrypt for destinations without a scheme, unless a certificate is given")
+	f.tls.declare(fs, "dest-", "the destination")
+	f.account.prefix, f.account.prompt = "dest-", "Destination "
+	fs.StringVar(&f.account.user, "dest-user", "", "username[:password] at the destination (asks for the password if it is not given)")
+	fs.StringVar(&f.account.password, "dest-password", "", "password at the destination")
 }
 
 // mirrorReport is how often the number of keys is printed, as by etcdctl.
@@ -51,8 +47,10 @@ func (c *ctl) mirrorCommand() *cobra.Command {
 		Short: "Makes a mirror at the destination etcd cluster",
 		Long: `Copies keys to another cluster, then each change as it happens, until it is interrupted.
 
-Changes of one revision are one transaction at the destination. Leases are not
-mirrored. Every 30 seconds the number of keys written so far is printed.
+What is there is copied in transactions of up to --max-txn-ops keys; then the changes of
+one revision are one transaction at the destination. An answer that is lost does no harm:
+what it was about is written again. Leases are not mirrored. Every 30 seconds the number
+of keys written so far is printed.
 `,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
@@ -63,29 +61,26 @@ mirrored. Every 30 seconds the number of keys written so far is printed.
 			case f.txnOpsMax == 0:
 				return badArguments("--max-txn-ops must be at least 1")
 			}
-			return c.makeMirror(cmd.Context(), &f, args[0])
+			return c.makeMirror(cmd.Context(), &f, strings.Split(args[0], ","))
 		},
 	}
 	f.declare(cmd.Flags())
 	return cmd
 }
 
-func (c *ctl) makeMirror(ctx context.Context, f *mirrorFlags, destination string) error {
+func (c *ctl) makeMirror(ctx context.Context, f *mirrorFlags, endpoints []string) error {
 	from, err := c.client()
 	if err != nil {
 		return err
 	}
 	defer from.Close()
-	config, err := f.tls(c)
+	config, err := c.tlsFor(&f.tls, endpoints)
 	if err != nil {
 		return exit(exitArguments, err)
 	}
-	to, err := client.New(client.Config{
-		Endpoints: strings.Split(destination, ","), TLS: config, DialTimeout: c.globals.dialTimeout,
-		KeepAliveTime: c.globals.keepAliveTime, KeepAliveTimeout: c.globals.keepAliveLimit, Dial: c.dial, Logger: c.logger(),
-	})
+	to, err := c.connect(endpoints, config, &f.account)
 	if err != nil {
-		return exit(exitArguments, err)
+		return err
 	}
 	defer to.Close()
 	m := &mirror{flags: f, from: from, to: to}
@@ -99,29 +94,13 @@ func (c *ctl) makeMirror(ctx context.Context, f *mirrorFlags, destination string
 	return exit(exitFailed, errors.Join(err, tasks.Wait()))
 }
 
-func (f *mirrorFlags) tls(c *ctl) (*tls.Config, error) {
-	if f.cert == "" && f.key == "" && f.caCert == "" && f.insecureTransport {
-		return nil, nil
-	}
-	if (f.cert == "") != (f.key == "") {
-		return nil, errors.New("--dest-cert and --dest-key go together: the files of one certificate and its key")
-	}
-	reloader, err := pki.NewReloader(pki.Config{
-		FS: vfs.OS(), Clock: clock.Real(), Logger: c.logger(), Files: pki.Files{Cert: f.cert, Key: f.key, CA: f.caCert},
-	})
-	if err != nil {
-		return nil, err
-	}
-	return reloader.ClientConfig(""), nil
-}
-
 func (c *ctl) reportMirror(ctx context.Context, m *mirror) error {
 	ticker := time.NewTicker(mirrorReport)
 	defer ticker.Stop()
 	for {
-		fmt.Fprintln(c.out, m.total.Load())
 		select {
 		case <-ticker.C:
+			fmt.Fprintln(c.out, m.total.Load())
 		case <-ctx.Done():
 			return nil
 		}
@@ -133,7 +112,8 @@ type mirror struct {
 	flags    *mirrorFlags
 	from, to *client.Client
 	total    atomic.Int64 // Operations at the destination.
-	ops      []client.Op  // Of one revision, not written yet.
+	ops      []client.Op  // Of one revision, or of the first copy, not written yet.
+	bytes    int          // In them, as far as the first copy counts.
 }
 
 func (m *mirror) run(ctx context.Context) error {
@@ -178,6 +158,10 @@ func (m *mirror) run(ctx context.Context) error {
 // knows no streams.
 const mirrorPage = 1000
 
+// mirrorTxnBytes of keys and values are written at a time by the first copy: a
+// third of what a member takes in one request by default.
+const mirrorTxnBytes = 512 << 10
+
 // copy writes what is there at a revision.
 func (m *mirror) copy(ctx context.Context, all client.Range, revision int64) error {
 	for {
@@ -186,13 +170,19 @@ func (m *mirror) copy(ctx context.Context, all client.Range, revision int64) err
 			return err
 		}
 		for _, kv := range r.Kvs {
-			if _, err := m.to.Put(ctx, client.Put{Key: m.key(kv.Key), Value: kv.Value}); err != nil {
+			size := len(kv.Key) + len(kv.Value)
+			if m.bytes > 0 && m.bytes+size > mirrorTxnBytes {
+				if err := m.flush(ctx); err != nil {
+					return err
+				}
+			}
+			if err := m.add(ctx, client.Put{Key: m.key(kv.Key), Value: kv.Value}); err != nil {
 				return err
 			}
-			m.total.Add(1)
+			m.bytes += size
 		}
 		if !r.More {
-			return nil
+			return m.flush(ctx)
 		}
 		all.Key = string(r.Kvs[len(r.Kvs)-1].Key) + "\x00"
 	}
@@ -223,7 +213,7 @@ func (m *mirror) flush(ctx context.Context) error {
 			return err
 		}
 		m.total.Add(int64(len(m.ops)))
-		m.ops = nil
+		m.ops, m.bytes = nil, 0
 		return nil
 	}
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"slices"
@@ -14,9 +13,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/holdfast-db/holdfast/client"
-	"github.com/holdfast-db/holdfast/internal/clock"
-	"github.com/holdfast-db/holdfast/internal/vfs"
-	"github.com/holdfast-db/holdfast/pki"
 )
 
 type dialFunc func(ctx context.Context, address string) (net.Conn, error)
@@ -29,13 +25,12 @@ type globals struct {
 	keepAliveTime  time.Duration
 	keepAliveLimit time.Duration
 
-	caCert, cert, key string
-	insecureTransport bool
-	insecureVerify    bool
+	requestBytesMax, responseBytesMax int // 0: no limit.
 
-	user, password string
-	token          string
-	asked          *string // The password, once it was asked for.
+	tls       tlsFlags
+	account   account
+	discovery discoveryFlags
+	lockWait  time.Duration // For a data directory that is in use.
 
 	form  string
 	hex   bool
@@ -52,30 +47,25 @@ const (
 	groupUtility     = "utility"
 )
 
-// etcdctl knows these flags for things that are not here yet.
-var refusedFlags = []struct{ name, shorthand, why string }{
-	{"discovery-srv", "d", "discovery by DNS"},
-	{"discovery-srv-name", "", "discovery by DNS"},
+var groups = []*cobra.Group{
+	{ID: groupKV, Title: "Key-value commands"},
+	{ID: groupConcurrency, Title: "Concurrency commands"},
+	{ID: groupCluster, Title: "Cluster maintenance commands"},
+	{ID: groupAuth, Title: "Authentication commands"},
+	{ID: groupFiles, Title: "Commands for files"},
+	{ID: groupUtility, Title: "Utility commands"},
 }
 
 func (c *ctl) rootCommand() *cobra.Command {
 	cobra.EnablePrefixMatching = true // As etcdctl: "compact 5" is known in many scripts.
 	root := &cobra.Command{
-		Use:               "holdfastctl",
+		Use:               c.name(),
 		Short:             "A command line for holdfast and every other cluster that speaks the etcd v3 protocol.",
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return c.prepare(cmd) },
 	}
 	c.globalFlags(root.PersistentFlags())
-	root.AddGroup(
-		&cobra.Group{ID: groupKV, Title: "Key-value commands"},
-		&cobra.Group{ID: groupConcurrency, Title: "Concurrency commands"},
-		&cobra.Group{ID: groupCluster, Title: "Cluster maintenance commands"},
-		&cobra.Group{ID: groupAuth, Title: "Authentication commands"},
-		&cobra.Group{ID: groupFiles, Title: "Commands for files"},
-		&cobra.Group{ID: groupUtility, Title: "Utility commands"},
-	)
 	add := func(group string, commands ...*cobra.Command) {
 		for _, cmd := range commands {
 			cmd.GroupID = group
@@ -84,12 +74,21 @@ func (c *ctl) rootCommand() *cobra.Command {
 	}
 	add(groupKV, c.getCommand(), c.putCommand(), c.delCommand(), c.txnCommand(), c.watchCommand(), c.leaseCommand(), c.compactionCommand())
 	add(groupConcurrency, c.lockCommand(), c.electCommand())
-	add(groupCluster, c.statusCommand(), c.memberCommand(), c.endpointCommand(), c.alarmCommand(), c.defragCommand(), c.moveLeaderCommand(), c.snapshotCommand())
+	add(groupCluster, c.statusCommand(), c.memberCommand(), c.endpointCommand(), c.alarmCommand(), c.defragCommand(), c.moveLeaderCommand(), c.downgradeCommand(), c.snapshotCommand())
 	add(groupAuth, c.authCommand(), c.userCommand(), c.roleCommand())
 	add(groupFiles, c.backupCommand(), c.archiveCommand(), c.restoreCommand(), c.recoverCommand(), c.repairCommand())
-	add(groupFiles, c.certsCommand(), c.inspectCommand(), c.diffCommand(), c.forkCommand())
+	add(groupFiles, c.certsCommand(), c.inspectCommand(), c.diffCommand(), c.forkCommand(), c.hashKVCommand(), c.migrateCommand())
 	add(groupAuth, c.tokenCommand())
-	add(groupUtility, c.benchCommand(), c.mirrorCommand(), c.versionCommand(), c.optionsCommand())
+	add(groupUtility, c.benchCommand(), c.checkCommand(), c.mirrorCommand(), c.versionCommand(), c.optionsCommand())
+	if c.tool != nil {
+		add(groupUtility, c.completionCommand())
+		c.tool.shape(root)
+	}
+	for _, g := range groups {
+		if slices.ContainsFunc(root.Commands(), func(cmd *cobra.Command) bool { return cmd.GroupID == g.ID }) {
+			root.AddGroup(g)
+		}
+	}
 	root.SetHelpCommandGroupID(groupUtility)
 	root.SetCompletionCommandGroupID(groupUtility)
 	return root
@@ -102,19 +101,22 @@ func (c *ctl) globalFlags(fs *pflag.FlagSet) {
 	fs.DurationVar(&g.commandTimeout, "command-timeout", 5*time.Second, "time for a short command")
 	fs.DurationVar(&g.keepAliveTime, "keepalive-time", 2*time.Second, "silence after which a connection is probed; less than 10s is taken as that")
 	fs.DurationVar(&g.keepAliveLimit, "keepalive-timeout", 6*time.Second, "time for the answer to a probe")
-	fs.StringVar(&g.caCert, "cacert", "", "check the members' certificates with this CA file")
-	fs.StringVar(&g.cert, "cert", "", "certificate file of this client")
-	fs.StringVar(&g.key, "key", "", "key file of that certificate")
-	fs.BoolVar(&g.insecureTransport, "insecure-transport", true, "do not encrypt for endpoints without a scheme, unless a certificate is given")
-	fs.BoolVar(&g.insecureVerify, "insecure-skip-tls-verify", false, "do not check the members' certificates (for tests only)")
-	fs.StringVar(&g.user, "user", "", "username[:password] for authentication (asks for the password if it is not given)")
-	fs.StringVar(&g.password, "password", "", "password for authentication (if this option is used, --user option shouldn't include password)")
-	fs.StringVar(&g.token, "auth-jwt-token", "", "JWT token used for authentication (if this option is used, --user and --password should not be set)")
+	fs.IntVar(&g.requestBytesMax, "max-request-bytes", 0, "bytes of the largest request that is sent; 0: no limit")
+	fs.IntVar(&g.responseBytesMax, "max-recv-bytes", 0, "bytes of the largest answer that is taken; 0: no limit")
+	g.tls.declare(fs, "", "the members")
+	fs.BoolVar(&g.tls.insecureVerify, "insecure-skip-tls-verify", false, "do not check the members' certificates (for tests only)")
+	fs.StringVar(&g.account.user, "user", "", "username[:password] for authentication (asks for the password if it is not given)")
+	fs.StringVar(&g.account.password, "password", "", "password for authentication (if this option is used, --user option shouldn't include password)")
+	fs.StringVar(&g.account.token, "auth-jwt-token", "", "JWT token used for authentication (if this option is used, --user and --password should not be set)")
+	fs.StringVarP(&g.discovery.domain, "discovery-srv", "d", "", "domain whose SRV records name the endpoints, in place of --endpoints")
+	fs.StringVar(&g.discovery.service, "discovery-srv-name", "", "suffix of the service in these records")
+	fs.BoolVar(&g.discovery.insecure, "insecure-discovery", true, "take also endpoints that do not encrypt; false: leave them out, and expect the domain's name in certificates")
 	fs.StringVarP(&g.form, "write-out", "w", formSimple, "set the output format (fields, json, protobuf, simple, table)")
 	fs.BoolVar(&g.hex, "hex", false, "print keys, values and IDs in hexadecimal")
 	fs.BoolVar(&g.debug, "debug", false, "say on standard error what the client does")
-	for _, r := range refusedFlags {
-		fs.StringP(r.name, r.shorthand, "", "not supported yet: "+r.why)
+	if c.is(etcdutl) {
+		c.lockWaitFlag(fs)
+		return
 	}
 	fs.VisitAll(func(f *pflag.Flag) { f.Hidden = true }) // Shown by "options", as in etcdctl.
 }
@@ -122,21 +124,12 @@ func (c *ctl) globalFlags(fs *pflag.FlagSet) {
 // prepare takes over the environment and refuses what cannot be, before a
 // command begins.
 func (c *ctl) prepare(cmd *cobra.Command) error {
-	var err error
-	cmd.Root().PersistentFlags().VisitAll(func(f *pflag.Flag) {
-		if key, value := c.fromEnviron(f.Name); value != "" && !f.Changed && err == nil {
-			if e := cmd.Root().PersistentFlags().Set(f.Name, value); e != nil {
-				err = badArguments("invalid value %q for %s: %w", value, key, e)
-			}
-		}
-	})
-	if err != nil {
-		return err
+	flags := cmd.Root().PersistentFlags()
+	if c.is(etcdctl) {
+		c.likeEtcdctl(flags)
 	}
-	for _, r := range refusedFlags {
-		if f := cmd.Root().PersistentFlags().Lookup(r.name); f.Value.String() != "" {
-			return badFeature("--%s: %s is not supported yet; leave the flag out, also as %s", r.name, r.why, environKey("ETCDCTL", r.name))
-		}
+	if err := c.takeEnviron(flags); err != nil {
+		return err
 	}
 	for i, e := range c.globals.endpoints {
 		c.globals.endpoints[i] = strings.TrimSpace(e)
@@ -144,12 +137,48 @@ func (c *ctl) prepare(cmd *cobra.Command) error {
 	if !slices.Contains(forms, c.globals.form) {
 		return badFeature("unsupported output format %q: use one of %s", c.globals.form, strings.Join(forms, ", "))
 	}
+	if c.globals.discovery.domain != "" && c.noClient == nil && !slices.Contains(alone, cmd.Name()) {
+		c.discover(cmd.Context())
+	}
 	return nil
 }
 
+// takeEnviron sets flags that are not given from their variables.
+func (c *ctl) takeEnviron(flags *pflag.FlagSet) (err error) {
+	flags.VisitAll(func(f *pflag.Flag) {
+		if key, value := c.fromEnviron(f.Name); value != "" && !f.Changed && err == nil {
+			if e := flags.Set(f.Name, value); e != nil {
+				err = badArguments("invalid value %q for %s: %w", value, key, e)
+			}
+		}
+	})
+	return err
+}
+
+// likeEtcdctl refuses what that program refuses once it makes a client.
+func (c *ctl) likeEtcdctl(flags *pflag.FlagSet) {
+	flags.VisitAll(func(f *pflag.Flag) {
+		if key := environKey("ETCDCTL", f.Name); f.Changed && c.isSet(key) {
+			c.noClient = exit(exitFailed, fmt.Errorf("%s is set and so is --%s: unset the one or leave the other out", key, f.Name))
+		}
+	})
+	for _, name := range []string{"cert", "key", "cacert"} {
+		if f := flags.Lookup(name); f.Changed && f.Value.String() == "" {
+			c.noClient = badArguments("empty string is passed to --%s option", name)
+		}
+	}
+}
+
+// alone are the commands that need nobody.
+var alone = []string{"version", "options", "completion", "help"}
+
 // fromEnviron finds the variable of a flag. Our own name goes first.
 func (c *ctl) fromEnviron(flag string) (key, value string) {
-	for _, prefix := range []string{"HOLDFASTCTL", "ETCDCTL"} {
+	prefixes := []string{"HOLDFASTCTL", "ETCDCTL"}
+	if c.tool != nil {
+		prefixes = c.tool.prefixes
+	}
+	for _, prefix := range prefixes {
 		if value := c.getenv(environKey(prefix, flag)); value != "" {
 			return environKey(prefix, flag), value
 		}
@@ -159,6 +188,10 @@ func (c *ctl) fromEnviron(flag string) (key, value string) {
 
 func environKey(prefix, flag string) string {
 	return prefix + "_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+func (c *ctl) isSet(key string) bool {
+	return slices.ContainsFunc(c.environ, func(e string) bool { return strings.HasPrefix(e, key+"=") })
 }
 
 func (c *ctl) getenv(key string) string {
@@ -177,54 +210,7 @@ func (c *ctl) logger() hclog.Logger {
 	if c.globals.debug {
 		level = hclog.Debug
 	}
-	return hclog.New(&hclog.LoggerOptions{Name: "holdfastctl", Output: c.err, Level: level})
-}
-
-// client connects to all endpoints.
-func (c *ctl) client() (*client.Client, error) { return c.clientTo(c.globals.endpoints) }
-
-func (c *ctl) clientTo(endpoints []string) (*client.Client, error) {
-	config, err := c.tls()
-	if err != nil {
-		return nil, exit(exitArguments, err)
-	}
-	settings := client.Config{
-		Endpoints: endpoints, TLS: config, DialTimeout: c.globals.dialTimeout,
-		KeepAliveTime: c.globals.keepAliveTime, KeepAliveTimeout: c.globals.keepAliveLimit,
-		Dial: c.dial, Logger: c.logger(),
-	}
-	if err := c.login(&settings); err != nil {
-		return nil, err
-	}
-	cl, err := client.New(settings)
-	return cl, exit(exitArguments, err)
-}
-
-// tls is nil when nothing asks for encryption but perhaps an endpoint's scheme.
-func (c *ctl) tls() (*tls.Config, error) {
-	g := &c.globals
-	plain := g.cert == "" && g.key == "" && g.caCert == "" && g.insecureTransport
-	if plain && !(g.insecureVerify && c.encrypted()) {
-		return nil, nil
-	}
-	if (g.cert == "") != (g.key == "") {
-		return nil, fmt.Errorf("--cert and --key go together: the files of one certificate and its key")
-	}
-	reloader, err := pki.NewReloader(pki.Config{
-		FS: vfs.OS(), Clock: clock.Real(), Logger: c.logger(), Files: pki.Files{Cert: g.cert, Key: g.key, CA: g.caCert},
-	})
-	if err != nil {
-		return nil, err
-	}
-	config := reloader.ClientConfig("")
-	config.InsecureSkipVerify = g.insecureVerify
-	return config, nil
-}
-
-func (c *ctl) encrypted() bool {
-	return slices.ContainsFunc(c.globals.endpoints, func(e string) bool {
-		return strings.HasPrefix(e, "https://") || strings.HasPrefix(e, "unixs://")
-	})
+	return hclog.New(&hclog.LoggerOptions{Name: c.name(), Output: c.err, Level: level})
 }
 
 // limited is the context of a short command.

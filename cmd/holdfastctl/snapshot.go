@@ -129,7 +129,11 @@ func (c *ctl) snapshotStatusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.print(snapshotAnswer(s))
+			a := snapshotAnswer(s)
+			if c.is(etcdutl) {
+				a.json = snapshotToJSON(s).snapshotStatusJSON
+			}
+			return c.print(a)
 		},
 	}
 }
@@ -141,14 +145,18 @@ func (c *ctl) statusOf(ctx context.Context, file string, skipHash bool) (*snapsh
 	return s, exit(exitFailed, err)
 }
 
-// snapshotJSON begins as etcdutl's.
-type snapshotJSON struct {
+// snapshotStatusJSON is what etcdutl tells of a snapshot.
+type snapshotStatusJSON struct {
 	Hash      uint32 `json:"hash"` // The first bytes of the digest over everything that ever changed.
 	Revision  int64  `json:"revision"`
 	TotalKey  int64  `json:"totalKey"`
 	TotalSize int64  `json:"totalSize"`
 	Version   string `json:"version"`
+}
 
+// snapshotJSON begins as that.
+type snapshotJSON struct {
+	snapshotStatusJSON
 	Digest    string `json:"digest"`
 	Cluster   string `json:"cluster"`
 	Timeline  uint64 `json:"timeline"`
@@ -162,7 +170,9 @@ type snapshotJSON struct {
 func snapshotToJSON(s *snapshot.Status) snapshotJSON {
 	h := s.Header
 	j := snapshotJSON{
-		Revision: h.Revision, TotalKey: s.Keys, TotalSize: s.Bytes, Version: fmt.Sprintf("holdfast-%d", h.Format),
+		snapshotStatusJSON: snapshotStatusJSON{
+			Revision: h.Revision, TotalKey: s.Keys, TotalSize: s.Bytes, Version: fmt.Sprintf("holdfast-%d", h.Format),
+		},
 		Digest: fmt.Sprintf("%x", h.Digest), Cluster: fmt.Sprintf("%x", h.ClusterId), Timeline: h.Timeline.GetNumber(),
 		Position: fmt.Sprintf("%d.%d", h.Applied.GetIndex(), h.Applied.GetGroup()), Term: h.Term,
 		Compacted: h.Compacted.GetRevision(), Leases: s.Leases, Members: len(s.Members),

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -31,6 +33,7 @@ type restoreFlags struct {
 	bump                    uint64
 	leases                  string
 	others                  string // What makes the other members; empty: this command.
+	suffix                  string // Of a data directory that is not named.
 }
 
 func (f *restoreFlags) declare(fs *pflag.FlagSet) {
@@ -48,8 +51,15 @@ func (f *restoreFlags) declare(fs *pflag.FlagSet) {
 	fs.StringVar(&f.leases, "leases", string(snapshot.LeasesRefill), "what becomes of leases: refill gives each its full time again, remaining what it had left where that is known, drop takes them away with the keys attached to them; the same for every member")
 	fs.BoolVar(&f.replace, "replace", false, "rename aside what the targets hold")
 	fs.BoolVar(&f.dryRun, "dry-run", false, "print what would be done")
-	fs.Uint64("initial-memory-map-size", 0, "accepted as etcdutl's, without effect")
+	fs.Uint64("initial-memory-map-size", 10<<30, "accepted as etcdutl's, without effect")
 	_ = fs.MarkHidden("initial-memory-map-size") // Fails only for a flag that is not there.
+}
+
+// asEtcdutl makes the flags show what they are in etcdutl.
+func (f *restoreFlags) asEtcdutl(fs *pflag.FlagSet) {
+	f.suffix = ".etcd"
+	fs.Lookup("data-dir").Usage = "data directory to make; left out: NAME.etcd"
+	fs.Lookup("initial-memory-map-size").Hidden = false
 }
 
 func (c *ctl) snapshotRestoreCommand() *cobra.Command {
@@ -89,6 +99,9 @@ revisions for old ones: --bump-revision 1000000000 --mark-compacted.
 		},
 	}
 	f.declare(cmd.Flags())
+	if c.is(etcdutl) {
+		f.asEtcdutl(cmd.Flags())
+	}
 	return cmd
 }
 
@@ -172,7 +185,7 @@ func (f *restoreFlags) fromFlags(fs *pflag.FlagSet, o *snapshot.RestoreOptions) 
 		return badArguments("--initial-advertise-peer-urls is %s, but --initial-cluster gives %s the URLs %s", f.peerURL, f.name, strings.Join(m.PeerURLs, ","))
 	}
 	if m.DataDir, m.WALDir = f.dataDir, f.walDir; m.DataDir == "" {
-		m.DataDir = f.name + ".holdfast"
+		m.DataDir = f.name + cmp.Or(f.suffix, ".holdfast")
 	}
 	o.Only = f.name
 	return nil
@@ -190,9 +203,10 @@ func (c *ctl) restore(ctx context.Context, f *restoreFlags, file string, options
 	case err != nil:
 		return exit(exitFailed, err)
 	}
-	fmt.Fprint(c.out, plan)
+	out := c.remarks()
+	fmt.Fprint(out, plan)
 	if f.dryRun {
-		fmt.Fprintln(c.out, "Nothing was done: --dry-run.")
+		fmt.Fprintln(out, "Nothing was done: --dry-run.")
 		return nil
 	}
 	return c.makeMembers(f, plan, options, func(cfg snapshot.RestoreConfig) error { return snapshot.Restore(ctx, cfg, file, plan) })
@@ -218,35 +232,43 @@ func (c *ctl) makeMembers(f *restoreFlags, plan *snapshot.Plan, options snapshot
 
 // restored says how to go on.
 func (c *ctl) restored(plan *snapshot.Plan, options snapshot.RestoreOptions, others string) {
-	made := 0
-	fmt.Fprintln(c.out, "Restored. Start:")
+	made, out := 0, c.remarks()
+	fmt.Fprintln(out, "Restored. Start:")
 	for _, m := range plan.Members {
 		if !m.Make {
 			continue
 		}
 		made++
 		peers := strings.Join(m.PeerURLs, ",")
-		fmt.Fprintf(c.out, "  holdfast --name %s --data-dir %s", m.Name, absolute(m.DataDir))
+		fmt.Fprintf(out, "  holdfast --name %s --data-dir %s", m.Name, absolute(m.DataDir))
 		if m.WALDir != "" {
-			fmt.Fprintf(c.out, " --wal-dir %s", absolute(m.WALDir))
+			fmt.Fprintf(out, " --wal-dir %s", absolute(m.WALDir))
 		}
-		fmt.Fprintf(c.out, " --listen-peer-urls %s --initial-advertise-peer-urls %s", peers, peers)
+		fmt.Fprintf(out, " --listen-peer-urls %s --initial-advertise-peer-urls %s", peers, peers)
 		if len(m.ClientURLs) > 0 {
 			urls := strings.Join(m.ClientURLs, ",")
-			fmt.Fprintf(c.out, " --listen-client-urls %s --advertise-client-urls %s", urls, urls)
+			fmt.Fprintf(out, " --listen-client-urls %s --advertise-client-urls %s", urls, urls)
 		}
-		fmt.Fprintln(c.out)
+		fmt.Fprintln(out)
 	}
 	if made == len(plan.Members) {
 		return
 	}
 	if others != "" {
-		fmt.Fprintf(c.out, "The other members, with the same other flags: %s\n", others)
+		fmt.Fprintf(out, "The other members, with the same other flags: %s\n", others)
 		return
 	}
 	with := "--nonce " + options.Nonce
 	if options.Nonce == "" {
 		with = "--initial-cluster-token " + options.Token
 	}
-	fmt.Fprintf(c.out, "The other members: restore the same file with the same flags and %s, and --name and --data-dir of each.\n", with)
+	fmt.Fprintf(out, "The other members: restore the same file with the same flags and %s, and --name and --data-dir of each.\n", with)
+}
+
+// remarks is where to say what etcdutl says on standard error only.
+func (c *ctl) remarks() io.Writer {
+	if c.is(etcdutl) {
+		return c.err
+	}
+	return c.out
 }

@@ -3,6 +3,7 @@ package archive
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -88,6 +89,20 @@ type Archive struct {
 	store   blobstore.Store
 	cluster UUID
 	opener  *opener
+}
+
+// OpenURL opens the store at a URL, and in it the archive of a cluster. Close the
+// store when done.
+func OpenURL(ctx context.Context, url string, cluster UUID, ids Identities) (*Archive, blobstore.Store, error) {
+	store, err := blobstore.Open(ctx, url, blobstore.Config{})
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	a, err := Open(ctx, store, cluster, ids)
+	if err != nil {
+		return nil, nil, errors.Join(err, store.Close())
+	}
+	return a, store, nil
 }
 
 // Open finds the archive of a cluster. The zero UUID stands for the only one.

@@ -149,17 +149,17 @@ func TestTheArchiveIsAWitness(t *testing.T) {
 	c, store := newCluster(t, 8), newMemStore()
 	c.run(20)
 	a := c.archived(store, c.config(store, &alarms{}), 2, 20)
-	tip, found, err := a.Tip(t.Context(), testIdentity.Timeline)
-	if err != nil || !found || tip.Index == 0 {
-		t.Fatalf("%s, %t, %v", tip, found, err)
-	}
 	cat, err := a.Catalogue(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	tip, found, err := a.Tip(t.Context(), cat, testIdentity.Timeline)
+	if err != nil || !found || tip.Index == 0 {
+		t.Fatalf("%s, %t, %v", tip, found, err)
+	}
 	known := 0
 	for i := cat.Latest().Log[0].First; i <= tip.Index; i++ {
-		got, ok, err := a.DigestAt(t.Context(), testIdentity.Timeline, i)
+		got, ok, err := a.DigestAt(t.Context(), cat, testIdentity.Timeline, i)
 		if err != nil || !ok {
 			t.Fatalf("entry %d: %t, %v", i, ok, err)
 		}
@@ -173,10 +173,10 @@ func TestTheArchiveIsAWitness(t *testing.T) {
 	if known < 20 {
 		t.Errorf("only %d digests were compared", known)
 	}
-	if _, ok, err := a.DigestAt(t.Context(), testIdentity.Timeline, tip.Index+1); ok || err != nil {
+	if _, ok, err := a.DigestAt(t.Context(), cat, testIdentity.Timeline, tip.Index+1); ok || err != nil {
 		t.Errorf("beyond the end: %t, %v", ok, err)
 	}
-	if _, found, err := a.Tip(t.Context(), 99); found || err != nil {
+	if _, found, err := a.Tip(t.Context(), cat, 99); found || err != nil {
 		t.Errorf("another timeline: %t, %v", found, err)
 	}
 }

@@ -24,6 +24,8 @@ var (
 	ErrTooLarge = errors.New("too large for an object of the archive")
 	// ErrInvalid means that what was asked for cannot be done so.
 	ErrInvalid = errors.New("invalid request to the archive")
+	// ErrStore means that a URL does not lead to a store.
+	ErrStore = errors.New("the store can not be opened")
 	// ErrNoArchive means that there is nothing under the URL.
 	ErrNoArchive = errors.New("no archive there")
 )

@@ -11,11 +11,7 @@ import (
 
 // Tip is the newest point of a timeline to which its log leads; false where
 // nothing of it can be restored.
-func (a *Archive) Tip(ctx context.Context, t ident.Timeline) (Point, bool, error) {
-	c, err := a.Catalogue(ctx)
-	if err != nil {
-		return Point{}, false, err
-	}
+func (a *Archive) Tip(ctx context.Context, c *Catalogue, t ident.Timeline) (Point, bool, error) {
 	tl := c.find(t)
 	if tl == nil {
 		return Point{}, false, nil
@@ -32,11 +28,7 @@ func (a *Archive) Tip(ctx context.Context, t ident.Timeline) (Point, bool, error
 // DigestAt is the digest after an entry, which is that after the last record up
 // to it; false where the archive does not reach there, or no identity opens the
 // segment.
-func (a *Archive) DigestAt(ctx context.Context, t ident.Timeline, index ident.Index) (Digest, bool, error) {
-	c, err := a.Catalogue(ctx)
-	if err != nil {
-		return Digest{}, false, err
-	}
+func (a *Archive) DigestAt(ctx context.Context, c *Catalogue, t ident.Timeline, index ident.Index) (Digest, bool, error) {
 	tl := c.find(t)
 	if tl == nil {
 		return Digest{}, false, nil

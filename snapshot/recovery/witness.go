@@ -34,9 +34,13 @@ func AskArchive(ctx context.Context, a *archive.Archive, f *Facts, synchronous b
 	if w.newest, err = a.NewestEpoch(ctx); err != nil {
 		return nil, err
 	}
+	catalogue, err := a.Catalogue(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for i := range f.Members {
 		m := &f.Members[i]
-		tip, found, err := a.Tip(ctx, m.Timeline)
+		tip, found, err := a.Tip(ctx, catalogue, m.Timeline)
 		if err != nil {
 			return nil, err
 		}
@@ -49,7 +53,7 @@ func AskArchive(ctx context.Context, a *archive.Archive, f *Facts, synchronous b
 		if m.State == nil {
 			continue
 		}
-		digest, known, err := a.DigestAt(ctx, m.Timeline, m.State.Applied.Index)
+		digest, known, err := a.DigestAt(ctx, catalogue, m.Timeline, m.State.Applied.Index)
 		if err != nil {
 			return nil, err
 		}

@@ -274,8 +274,12 @@ func learner(c *ctl) {
 
 func TestLocksAndElections(t *testing.T) {
 	t.Parallel()
-	program := requireEtcdctl(t) // Ours has neither command.
-	c := &ctl{T: t, program: program, cluster: member.StartCluster(t, 3)}
+	programs(t, 3, locksAndElections)
+}
+
+func locksAndElections(c *ctl) {
+	t := c.T
+	t.Helper()
 	if out := c.must("lock", "l", "echo", "held"); !strings.HasSuffix(out, "held\n") {
 		t.Errorf("lock: %q", out)
 	}
