@@ -55,7 +55,7 @@ func (r *Reloader) ServerConfig(o ServerOptions) (*tls.Config, error) {
 		MinVersion:   max(r.cfg.Policy.MinVersion, tls.VersionTLS12),
 		MaxVersion:   r.cfg.Policy.MaxVersion,
 		CipherSuites: r.cfg.Policy.CipherSuites,
-		// gRPC offers h2 alone; who offers both is a tool of people and gets HTTP/1.1 (internal/frontdoor).
+		// For a port of HTTP alone; where gRPC comes too, internal/frontdoor says what is offered.
 		NextProtos: []string{"http/1.1", "h2"},
 		// A resumed session would be a way around a CA that was taken away.
 		SessionTicketsDisabled: true,

@@ -25,7 +25,22 @@ func (s *Server) clientHTTP() http.Handler {
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
-	return s.access(mux)
+	return s.callsToo(s.access(mux))
+}
+
+// callsToo answers gRPC of clients that offer HTTP/1.1 in their handshake too and
+// so are taken for HTTP. On a port for HTTP alone there are no calls.
+func (s *Server) callsToo(next http.Handler) http.Handler {
+	if len(s.cfg.ListenClientHTTPURLs) > 0 {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+			s.inside.grpc.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // metricsHTTP is what the metrics URLs answer.

@@ -1,12 +1,15 @@
 package server_test
 
 import (
+	"bufio"
 	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
+	"io"
 	"math/big"
 	"net/http"
 	"net/url"
@@ -164,12 +167,16 @@ func TestARevokedCertificateIsRefusedOnEveryListener(t *testing.T) {
 
 func (a *authority) put(who, endpoint string) error {
 	a.t.Helper()
-	files := a.store.Files(who)
-	r, err := pki.NewReloader(pki.Config{FS: vfs.OS(), Clock: clock.Real(), Logger: hclog.NewNullLogger(), Files: files})
+	return a.putWith(a.clientConfig(who), endpoint)
+}
+
+func (a *authority) clientConfig(who string) *tls.Config {
+	a.t.Helper()
+	r, err := pki.NewReloader(pki.Config{FS: vfs.OS(), Clock: clock.Real(), Logger: hclog.NewNullLogger(), Files: a.store.Files(who)})
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	return a.putWith(r.ClientConfig(""), endpoint)
+	return r.ClientConfig("")
 }
 
 func (a *authority) plainPut(endpoint string) error { return a.putWith(nil, endpoint) }
@@ -229,4 +236,49 @@ func TestMembersMakeTheirOwnCertificates(t *testing.T) {
 		t.Fatalf("who trusts the file: %v", err)
 	}
 	resp.Body.Close()
+}
+
+// A client that offers HTTP/1.1 beside HTTP/2 gets JSON, pages and gRPC over HTTP/2.
+func TestWhoOffersBothVersionsOfHTTPGetsTheSecondForAll(t *testing.T) {
+	a := newAuthority(t)
+	a.revoke()
+	c := servertest.New(t, 1, func(_ int, c *server.Config) {
+		c.ClientTLS = a.tls()
+		c.ListenClientURLs[0] = secured(c.ListenClientURLs[0])
+	})
+	secure := a.clientConfig("bob")
+	transport := &http.Transport{TLSClientConfig: secure, ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	call := func(path, body string) (line string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Members[0].Config.ListenClientURLs[0]+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := (&http.Client{Transport: transport}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if res.ProtoMajor != 2 || res.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s %s", path, res.Proto, res.Status)
+		}
+		if line, err = bufio.NewReader(res.Body).ReadString('\n'); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		return line
+	}
+	if line := call("/v3/kv/put", `{"key":"aw==","value":"dg=="}`); !strings.Contains(line, "revision") {
+		t.Errorf("put: %s", line)
+	}
+	if line := call("/v3/watch", `{"create_request":{"key":"aw=="}}`); !strings.Contains(line, "created") { // And its stream goes on.
+		t.Errorf("watch: %s", line)
+	}
+	both := secure.Clone()
+	both.NextProtos = []string{"h2", "http/1.1"}
+	if err := a.putWith(both, c.Members[0].Config.ListenClientURLs[0]); err != nil {
+		t.Errorf("gRPC: %v", err)
+	}
 }

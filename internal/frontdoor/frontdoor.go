@@ -7,9 +7,10 @@
 // gRPC always runs on grpc-go's own transport.
 //
 // With TLS the two are told apart by ALPN: gRPC clients offer only h2, and
-// whoever offers HTTP/1.1 too is a person's tool and gets that. In cleartext
-// HTTP/2 begins with "PRI", which is no method of HTTP/1.1. A port may take
-// both: a TLS handshake begins with a byte that is in no text.
+// whoever offers HTTP/1.1 too is a person's tool, and gets HTTP in the version
+// that it likes best. In cleartext HTTP/2 begins with "PRI", which is no method
+// of HTTP/1.1. A port may take both: a TLS handshake begins with a byte that is
+// in no text.
 package frontdoor
 
 import (
@@ -18,6 +19,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -57,14 +59,17 @@ const (
 )
 
 func (k Kind) protocols() []string {
-	switch k {
-	case GRPC:
-		return []string{"h2"}
-	case HTTP:
-		return []string{"http/1.1"}
+	if k == GRPC {
+		return []string{http2}
 	}
-	return []string{"http/1.1", "h2"}
+	return []string{http2, http1}
 }
+
+// The protocols' names in ALPN.
+const (
+	http1 = "http/1.1"
+	http2 = "h2"
+)
 
 // Door sorts connections.
 type Door struct {
@@ -117,21 +122,31 @@ func (d *Door) Listen(p Port) {
 }
 
 // offering is a configuration that offers these protocols, whatever it chooses
-// for a client.
+// for a client, and notes what the client offers.
 func offering(secure *tls.Config, protocols []string) *tls.Config {
 	c := secure.Clone()
 	c.NextProtos = protocols
-	if inner := secure.GetConfigForClient; inner != nil {
-		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			chosen, err := inner(hello)
-			if chosen != nil {
-				chosen = chosen.Clone()
-				chosen.NextProtos = protocols
-			}
-			return chosen, err
+	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if g, ok := hello.Conn.(*greeted); ok {
+			g.http1 = slices.Contains(hello.SupportedProtos, http1)
 		}
+		if secure.GetConfigForClient == nil {
+			return nil, nil // It stays with c.
+		}
+		chosen, err := secure.GetConfigForClient(hello)
+		if chosen != nil {
+			chosen = chosen.Clone()
+			chosen.NextProtos = protocols
+		}
+		return chosen, err
 	}
 	return c
+}
+
+// greeted is a connection below TLS, and what the client's greeting said.
+type greeted struct {
+	net.Conn
+	http1 bool // It speaks HTTP/1.1 too.
 }
 
 func (d *Door) accept(ctx context.Context, p Port) error {
@@ -218,11 +233,13 @@ func (p Port) sort(conn net.Conn) (net.Conn, Kind, error) {
 		conn = &peeked{conn, first}
 	}
 	if secure {
-		c := tls.Server(conn, p.TLS)
+		below := &greeted{Conn: conn}
+		c := tls.Server(below, p.TLS)
 		if err := c.Handshake(); err != nil {
 			return nil, "", err
 		}
-		if c.ConnectionState().NegotiatedProtocol == "h2" {
+		calls := p.Only == GRPC || p.Only == "" && !below.http1
+		if calls && c.ConnectionState().NegotiatedProtocol == http2 {
 			return c, GRPC, nil
 		}
 		return c, HTTP, nil

@@ -90,6 +90,7 @@ func TestAPortMayTakeTLSAndCleartext(t *testing.T) {
 	}{
 		"both, TLS":             {Port{TLS: secure(t), Cleartext: true}, []string{"http/1.1"}, "GET / HTTP/1.1", HTTP},
 		"both, TLS, gRPC":       {Port{TLS: secure(t), Cleartext: true}, []string{"h2"}, "PRI * HTTP/2.0", GRPC},
+		"TLS, HTTP/2 or 1.1":    {Port{TLS: secure(t)}, []string{"h2", "http/1.1"}, "PRI * HTTP/2.0", HTTP},
 		"both, cleartext":       {Port{TLS: secure(t), Cleartext: true}, nil, "GET / HTTP/1.1", HTTP},
 		"both, cleartext, gRPC": {Port{TLS: secure(t), Cleartext: true}, nil, "PRI * HTTP/2.0", GRPC},
 		"TLS, cleartext":        {Port{TLS: secure(t)}, nil, "GET / HTTP/1.1", ""},
@@ -98,7 +99,8 @@ func TestAPortMayTakeTLSAndCleartext(t *testing.T) {
 		"gRPC alone, gRPC":      {Port{Only: GRPC}, nil, "PRI * HTTP/2.0", GRPC},
 		"HTTP alone":            {Port{Only: HTTP}, nil, "GET / HTTP/1.1", HTTP},
 		"HTTP alone, gRPC":      {Port{Only: HTTP}, nil, "PRI * HTTP/2.0", ""},
-		"HTTP alone, TLS, h2":   {Port{Only: HTTP, TLS: secure(t)}, []string{"h2"}, "PRI * HTTP/2.0", ""},
+		"HTTP alone, TLS, h2":   {Port{Only: HTTP, TLS: secure(t)}, []string{"h2"}, "PRI * HTTP/2.0", HTTP},
+		"gRPC alone, TLS, both": {Port{Only: GRPC, TLS: secure(t)}, []string{"h2", "http/1.1"}, "PRI * HTTP/2.0", GRPC},
 		"gRPC alone, TLS":       {Port{Only: GRPC, TLS: secure(t)}, []string{"http/1.1"}, "GET / HTTP/1.1", ""},
 	} {
 		d, address := open(t, 8, c.port)

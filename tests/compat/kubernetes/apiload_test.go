@@ -292,7 +292,7 @@ func (l *apiLoad) read(ctx context.Context, rng *rand.Rand, _ uint64) {
 		what, least = "list of any age", 0
 		query.Set("resourceVersion", "0")
 	case 3:
-		exact := max(least-rng.Int64N(100), 1)
+		exact := max(least-rng.Int64N(3000), 1)
 		what, least, limit = "list at a version", exact, rng.IntN(2)*10
 		query.Set("resourceVersion", strconv.FormatInt(exact, 10))
 		query.Set("resourceVersionMatch", "Exact")
