@@ -69,6 +69,10 @@ type Config struct {
 	DiscoverySRVName string
 	Resolver         Resolver // Default: the system's.
 
+	// Discovery is asked for the first members, in place of InitialCluster, where
+	// there is no data yet.
+	Discovery Discovery
+
 	HeartbeatInterval time.Duration // Default 100 ms.
 	ElectionTimeout   time.Duration // Default 1 s; at least five heartbeats.
 	PreVote           bool          // Set by DefaultConfig; without it a returning member disturbs the leader.
@@ -190,7 +194,7 @@ func (c Config) withDefaults() Config {
 	if len(c.AdvertiseClientURLs) == 0 {
 		c.AdvertiseClientURLs = c.ListenClientURLs
 	}
-	if c.DiscoverySRV == "" {
+	if c.DiscoverySRV == "" && c.Discovery == nil {
 		set(&c.InitialCluster, initialOf(c.Name, c.AdvertisePeerURLs))
 	}
 	set(&c.SelfSignedYears, 1)
@@ -285,8 +289,11 @@ func (c Config) Validate() error {
 	if c.InitialClusterState != StateNew && c.InitialClusterState != StateExisting {
 		bad("--initial-cluster-state is %q: use %q or %q", c.InitialClusterState, StateNew, StateExisting)
 	}
-	if c.DiscoverySRV != "" && c.InitialCluster != "" {
-		bad("--initial-cluster and --discovery-srv both name the first members: give one of them")
+	if ways := c.waysToMembers(); len(ways) > 1 {
+		bad("%s all name the first members: give one of them", strings.Join(ways, " and "))
+	}
+	if c.Discovery != nil && c.InitialClusterState == StateExisting {
+		bad("--discovery-token makes a new cluster, --initial-cluster-state=existing joins one that runs: name its members by --initial-cluster")
 	}
 	if _, err := parseInitialCluster(c.InitialCluster); err != nil {
 		bad("--initial-cluster: %w", err)
@@ -333,6 +340,20 @@ func checkURL(raw string) error {
 		return fmt.Errorf("%q has a path: leave it out", raw)
 	}
 	return nil
+}
+
+// waysToMembers are the settings that name the first members.
+func (c *Config) waysToMembers() (ways []string) {
+	if c.InitialCluster != "" {
+		ways = append(ways, "--initial-cluster")
+	}
+	if c.DiscoverySRV != "" {
+		ways = append(ways, "--discovery-srv")
+	}
+	if c.Discovery != nil {
+		ways = append(ways, "--discovery-token")
+	}
+	return ways
 }
 
 // parseInitialCluster reads NAME=URL,NAME=URL,…; a name may come more than once.

@@ -9,6 +9,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/statemachine/member"
 )
 
 // Resolver asks DNS. *net.Resolver is one.
@@ -17,8 +20,25 @@ type Resolver interface {
 	LookupHost(ctx context.Context, host string) ([]string, error)
 }
 
-// initial is the first members by name, from the settings or from DNS.
+// Discovery is where members meet that do not know each other.
+type Discovery interface {
+	// Join registers this member, written as in --initial-cluster, waits for the
+	// others, and tells all in that form.
+	Join(ctx context.Context, id ident.MemberID, self string) (string, error)
+}
+
+// initial is the first members by name, from the settings, from DNS, or from
+// where they meet.
 func (b *boot) initial(ctx context.Context) (map[string][]string, error) {
+	if b.cfg.Discovery != nil {
+		id := member.InitialID(b.cfg.AdvertisePeerURLs, b.cfg.InitialClusterToken)
+		text, err := b.cfg.Discovery.Join(ctx, id, initialOf(b.cfg.Name, b.cfg.AdvertisePeerURLs))
+		if err != nil {
+			return nil, fmt.Errorf("--discovery-token: %w", err)
+		}
+		b.cfg.Logger.Info("the discovery service names the first members", "members", text)
+		return parseInitialCluster(text)
+	}
 	if b.cfg.DiscoverySRV == "" {
 		return parseInitialCluster(b.cfg.InitialCluster)
 	}

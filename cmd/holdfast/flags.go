@@ -28,6 +28,7 @@ type options struct {
 	featureGates    string
 	showVersion     bool
 	forceNew        bool
+	discovery       discovery
 	failpoints
 
 	warnings []warning // For the log, once there is one.
@@ -192,6 +193,9 @@ func (o *options) judge(fs *flag.FlagSet, given map[string]bool) error {
 		return wrongSetting("--bootstrap-defrag-threshold-megabytes is %d: use 0 to %d", o.defragMegabytes, defragMegabytesMax)
 	}
 	o.cfg.DefragmentAtStart = o.defragMegabytes << 20
+	if o.discovery.given() { // The token keeps clusters apart, as etcd's members have it.
+		o.cfg.Discovery, o.cfg.InitialClusterToken = &o.discovery, o.discovery.token
+	}
 	switch o.metrics {
 	case "basic", "":
 	case "extensive":

@@ -53,6 +53,11 @@ func TestWrongArgumentsAreNamedOnOneLine(t *testing.T) {
 		"bad timing":      {[]string{"--election-timeout=100"}, exitFailed, "--election-timeout"},
 		"nothing there":   {[]string{"--name=a", "--force-new-cluster", "--data-dir=" + t.TempDir()}, exitFailed, "--force-new-cluster: collect"},
 		"frozen":          {[]string{"--name=a", "--data-dir=" + frozenDir(t)}, exitFailed, "frozen for a recovery: a test; finish with"},
+		"half a service":  {[]string{"--discovery-token=t"}, exitFailed, "--discovery-endpoints and --discovery-token go together"},
+		"no password":     {[]string{"--discovery-token=t", "--discovery-endpoints=h:1", "--discovery-user=u"}, exitFailed, "needs --discovery-password"},
+		"no such file":    {[]string{"--discovery-token=t", "--discovery-endpoints=h:1", "--discovery-cacert=/does/not/exist"}, exitFailed, "--discovery-endpoints: "},
+		"two ways":        {[]string{"--discovery-token=t", "--discovery-endpoints=h:1", "--initial-cluster=default=http://localhost:2380"}, exitFailed, "--initial-cluster and --discovery-token all name the first members"},
+		"join by token":   {[]string{"--discovery-token=t", "--discovery-endpoints=h:1", "--initial-cluster-state=existing"}, exitFailed, "joins one that runs"},
 		"not in cluster":  {[]string{"--name=a", "--initial-cluster=b=http://localhost:1", "--data-dir=" + t.TempDir()}, exitFailed, "--initial-cluster"},
 	} {
 		var out, errs bytes.Buffer

@@ -68,7 +68,7 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "holdfast: %v\n", err)
 		return exitFailed
 	}
-	o.cfg.Logger = log
+	o.cfg.Logger, o.discovery.log = log, log
 	defer switchLevel(context.Background(), log)()
 	for _, w := range o.warnings {
 		o.cfg.Logger.Warn(w.text, w.args...)
@@ -78,6 +78,10 @@ func run(args, environ []string, stdout, stderr io.Writer) int {
 			fmt.Fprintf(stderr, "holdfast: --memory-mlock: %v: raise the limit of locked memory (LimitMEMLOCK), or leave the flag out\n", err)
 			return exitFailed
 		}
+	}
+	if err := o.discovery.check(); err != nil {
+		fmt.Fprintf(stderr, "holdfast: %v\n", err)
+		return exitFailed
 	}
 	stop, err := o.serveFailpoints()
 	if err == nil {

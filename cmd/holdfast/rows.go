@@ -47,26 +47,25 @@ func clusterRows() []row {
 }
 
 func discoveryRows() []row {
-	const instead = "name the first members by --initial-cluster, or in DNS by --discovery-srv"
-	service := func(name string, k kind, initial, says, example string) row {
-		return row{name: name, kind: k, initial: initial, says: says, state: refused, why: instead, example: example}
+	service := func(name string, k kind, initial, says, example string, at func(*discovery) any) row {
+		return row{name: name, kind: k, initial: initial, says: says, state: done, at: func(o *options) any { return at(&o.discovery) }, example: example}
 	}
 	return []row{
 		{name: "discovery-srv", kind: isText, says: "domain whose SRV records name the first members", state: done, at: func(o *options) any { return &o.cfg.DiscoverySRV }, example: "example.com"},
 		{name: "discovery-srv-name", kind: isText, says: "suffix of the service in these records", state: done, at: func(o *options) any { return &o.cfg.DiscoverySRVName }, example: "x"},
-		service("discovery-endpoints", isList, "", "endpoints of a discovery service", "h:1"),
-		service("discovery-token", isText, "", "token of the cluster at the discovery service", "t"),
-		service("discovery-dial-timeout", isDuration, "2s", "time to reach the discovery service", "1s"),
-		service("discovery-request-timeout", isDuration, "5s", "time for one request to it", "1s"),
-		service("discovery-keepalive-time", isDuration, "2s", "silence after which the connection to it is probed", "1s"),
-		service("discovery-keepalive-timeout", isDuration, "6s", "time for the answer to that", "1s"),
-		service("discovery-insecure-transport", isSwitch, "true", "reach the discovery service without TLS", "false"),
-		service("discovery-insecure-skip-tls-verify", isSwitch, "", "do not check its certificate", "true"),
-		service("discovery-cert", isText, "", "certificate file shown to it", "f"),
-		service("discovery-key", isText, "", "key file of that certificate", "f"),
-		service("discovery-cacert", isText, "", "file with the authority of its certificate", "f"),
-		service("discovery-user", isText, "", "user there", "u"),
-		service("discovery-password", isText, "", "password there", "p"),
+		service("discovery-endpoints", isList, "", "endpoints of a cluster in which the first members find each other, in place of --initial-cluster", "h:1", func(d *discovery) any { return &d.endpoints }),
+		service("discovery-token", isText, "", "token of the new cluster there; also its --initial-cluster-token", "t", func(d *discovery) any { return &d.token }),
+		service("discovery-dial-timeout", isDuration, "2s", "time to reach the discovery service", "1s", func(d *discovery) any { return &d.dialTimeout }),
+		service("discovery-request-timeout", isDuration, "5s", "time for one request to it", "1s", func(d *discovery) any { return &d.requestTimeout }),
+		service("discovery-keepalive-time", isDuration, "2s", "silence after which the connection to it is probed", "1s", func(d *discovery) any { return &d.keepAliveTime }),
+		service("discovery-keepalive-timeout", isDuration, "6s", "time for the answer to that", "1s", func(d *discovery) any { return &d.keepAliveTimeout }),
+		service("discovery-insecure-transport", isSwitch, "true", "reach the discovery service without TLS", "false", func(d *discovery) any { return &d.insecureTransport }),
+		service("discovery-insecure-skip-tls-verify", isSwitch, "", "do not check its certificate", "true", func(d *discovery) any { return &d.insecureVerify }),
+		service("discovery-cert", isText, "", "certificate file shown to it", "f", func(d *discovery) any { return &d.cert }),
+		service("discovery-key", isText, "", "key file of that certificate", "f", func(d *discovery) any { return &d.key }),
+		service("discovery-cacert", isText, "", "file with the authority of its certificate", "f", func(d *discovery) any { return &d.caCert }),
+		service("discovery-user", isText, "", "user there, or USER:PASSWORD", "u", func(d *discovery) any { return &d.user }),
+		service("discovery-password", isText, "", "password there", "p", func(d *discovery) any { return &d.password }),
 		{name: "discovery-fallback", kind: isText, initial: "exit", says: "what to do when discovery fails", state: refused, why: "a member that does not find its cluster exits; there is no proxy mode", example: "proxy"},
 	}
 }

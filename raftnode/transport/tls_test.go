@@ -128,7 +128,7 @@ func TestPlainHTTPIsServedOnTheSamePort(t *testing.T) {
 		body, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
 		transport.CloseIdleConnections()
-		if string(body) != "/version HTTP/1.1" {
+		if want := map[string]string{"http": "/version HTTP/1.1", "https": "/version HTTP/2.0"}[scheme]; string(body) != want {
 			t.Errorf("%s: %q", scheme, body)
 		}
 		clientTLS := ca.config(t, "x")

@@ -107,8 +107,9 @@ type Config struct {
 	Scheme  string   // Of all URLs. Default "http".
 	Args    []string // More flags.
 
-	InitialCluster string // Default this member alone.
-	Existing       bool   // Join a running cluster.
+	InitialCluster string   // Default this member alone.
+	Existing       bool     // Join a running cluster.
+	Discovery      []string // Flags in place of those two.
 
 	ClientPort, PeerPort int // Default free ones.
 }
@@ -165,8 +166,11 @@ func New(t testing.TB, cfg Config) *Member {
 		"--name", m.Name, "--data-dir", m.DataDir,
 		"--listen-client-urls", client, "--advertise-client-urls", client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-		"--initial-cluster", cfg.InitialCluster, "--initial-cluster-state", state,
 	}, cfg.Args...)
+	if cfg.Discovery == nil {
+		cfg.Discovery = []string{"--initial-cluster", cfg.InitialCluster, "--initial-cluster-state", state}
+	}
+	m.args = append(m.args, cfg.Discovery...)
 	t.Cleanup(func() {
 		m.Kill()
 		if t.Failed() {
@@ -217,8 +221,7 @@ func (m *Member) WaitReady() {
 	ctx, cancel := context.WithTimeout(m.t.Context(), startTimeout)
 	defer cancel()
 	for {
-		text, _ := os.ReadFile(m.logPath) // A file that cannot be read says nothing.
-		if bytes.Contains(text, []byte(readyWords)) {
+		if strings.Contains(m.Log(), readyWords) {
 			return
 		}
 		select {
@@ -257,6 +260,12 @@ func (m *Member) Kill() {
 
 // Exited is closed when the process has ended.
 func (m *Member) Exited() <-chan struct{} { return m.exited }
+
+// Log is what the member has written so far.
+func (m *Member) Log() string {
+	text, _ := os.ReadFile(m.logPath) // A file that cannot be read says nothing.
+	return string(text)
+}
 
 func (m *Member) tail() string {
 	text, err := os.ReadFile(m.logPath)
