@@ -22,7 +22,8 @@ type backup struct {
 	revision int64
 	data     []byte
 	model    *model.Store // What it must hold.
-	writes   int          // That led to it.
+	rights   *rights
+	writes   int // That led to it.
 }
 
 // backup takes a snapshot of a member, as a client does.
@@ -55,7 +56,7 @@ func (w *World) backup(m *Member) {
 	if m.replica.Store().Applied().Position.Index+1 != w.shadow.next {
 		return // Somebody else is ahead: the model is not what this one holds.
 	}
-	w.backups = append(w.backups, &backup{revision: int64(m.replica.Store().Head()), data: data, model: w.shadow.model.Clone(), writes: w.shadow.writes})
+	w.backups = append(w.backups, &backup{revision: int64(m.replica.Store().Head()), data: data, model: w.shadow.model.Clone(), rights: w.shadow.rights[len(w.shadow.rights)-1].rights, writes: w.shadow.writes})
 }
 
 // restoreOne makes a new cluster of the newest backup, and lets it live for a
@@ -105,6 +106,7 @@ func (w *World) live(b *backup, plan *snapshot.Plan) {
 	mark := wal.Mark{Index: plan.At, Term: plan.Term}
 	sub.check = raftnodetest.NewChecker(checked{sub}, mark)
 	sub.shadow.model, sub.shadow.next = b.model, plan.At+1
+	sub.shadow.rights = []since{{0, b.rights}}
 	for _, id := range b.model.Leases() {
 		sub.shadow.leases[id] = &leaseTime{ttl: 0}
 	}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -11,6 +12,7 @@ import (
 	"github.com/holdfast-db/holdfast/proto/mvccpb"
 	"github.com/holdfast-db/holdfast/raftnode/raftnodetest"
 	"github.com/holdfast-db/holdfast/statemachine"
+	"github.com/holdfast-db/holdfast/statemachine/auth"
 	"github.com/holdfast-db/holdfast/tests/check"
 )
 
@@ -28,6 +30,9 @@ type client struct {
 	leases  []*heldLease
 	watches []*watcher
 	named   int
+
+	user  string // Empty: nobody.
+	token uint64 // The revision of users and roles that its token is good for.
 }
 
 // shown is the revision that a boot of a member has shown.
@@ -46,12 +51,18 @@ type heldLease struct {
 func (w *World) addClients() {
 	for i := range w.cfg.Clients {
 		c := &client{w: w, id: i, chance: stream(w.cfg.Seed, "client "+itoa(i)), shown: map[ident.MemberID]shown{}}
+		if w.cfg.Users > 0 {
+			if c.user = auth.Root; i%3 > 0 {
+				c.user = "u" + itoa(i%w.cfg.Users)
+			}
+		}
 		w.clients = append(w.clients, c)
 		w.after(w.between(0, second), c.next)
 		if i < w.cfg.Watchers {
 			w.after(w.between(0, second), c.watch)
 		}
 	}
+	w.addAuthority()
 }
 
 // member is the one that the client talks to; another one when that is no use.
@@ -163,31 +174,35 @@ func (w *World) answered(o *check.Op) {
 
 // ask has a member do a request, as the services of package server do.
 func (c *client) ask(m *Member, req proto.Message, then func(proto.Message, error)) {
+	floor := uint64(c.w.check.Acknowledged)
 	switch r := req.(type) {
 	case *pb.RangeRequest:
 		if r.Serializable {
-			c.read(m, r, then)
+			c.read(m, r, 0, then)
 			return
 		}
-		m.read(func() { c.read(m, r, then) })
+		m.read(func() { c.read(m, r, floor, then) })
 	case *pb.TxnRequest:
 		if !statemachine.ReadOnly(r) {
 			c.propose(m, req, then)
 			return
 		}
 		if statemachine.Serializable(r) {
-			m.readTxn(r, then)
+			c.readTxn(m, r, 0, then)
 			return
 		}
-		m.read(func() { m.readTxn(r, then) })
+		m.read(func() { c.readTxn(m, r, floor, then) })
 	default:
 		c.propose(m, req, then)
 	}
 }
 
 func (c *client) propose(m *Member, req proto.Message, then func(proto.Message, error)) {
-	m.propose(c.w.command(req), func(value any, err error) {
+	m.propose(c.sign(m, c.w.command(req)), func(value any, err error) {
 		if err != nil {
+			if errors.Is(err, auth.ErrOldRevision) {
+				c.token = 0 // It logs in again.
+			}
 			then(nil, err)
 			return
 		}
@@ -199,7 +214,11 @@ func (c *client) propose(m *Member, req proto.Message, then func(proto.Message, 
 	})
 }
 
-func (c *client) read(m *Member, r *pb.RangeRequest, then func(proto.Message, error)) {
+func (c *client) read(m *Member, r *pb.RangeRequest, floor uint64, then func(proto.Message, error)) {
+	if err := c.denied(m, r, floor); err != nil {
+		then(nil, err)
+		return
+	}
 	answer, err := m.rangeOf(r)
 	c.w.shadow.checkRange(m, r, answer, err)
 	if err == nil {
@@ -239,6 +258,14 @@ func (m *Member) rangeOf(r *pb.RangeRequest) (*pb.RangeResponse, error) {
 		answer.Kvs = append(answer.Kvs, kv)
 	}
 	return answer, nil
+}
+
+func (c *client) readTxn(m *Member, r *pb.TxnRequest, floor uint64, then func(proto.Message, error)) {
+	if err := c.denied(m, r, floor); err != nil {
+		then(nil, err)
+		return
+	}
+	m.readTxn(r, then)
 }
 
 func (m *Member) readTxn(r *pb.TxnRequest, then func(proto.Message, error)) {

@@ -93,6 +93,7 @@ var faultNames = []struct{ id, name string }{
 	{"A6", "checkpoint forced"},
 	{"A7", "backup during faults"},
 	{"A8", "backup restored into a new cluster"},
+	{"A9", "users, roles or permissions changed"},
 }
 
 // Table is for people.
@@ -118,13 +119,14 @@ func (c *Counters) Table() string {
 var checksWanted = []string{
 	"A1", "A1 hash", "A3", "A3 revision", "C1", "C2", "C3", "C4", "C5", "C6", "C7", "I-1", "I-6", "K1", "K2", "K5", "K6", "K7", "K8",
 	"L1", "L3", "V1", "V2", "W11", "W4", "W5", "W6", "W8", "rule 10", "rule 21", "rule 22",
+	"U1", "U2", "U3", "U4",
 }
 
 // reachedWanted is what a run of many seeds must have come by.
 var reachedWanted = []string{
 	"checkpoint", "log compacted", "snapshot sent", "snapshot received", "snapshot refused", "state frozen", "lease expired",
 	"member replaced", "watch resumed elsewhere", "watch canceled because of a compaction", "boot with a cut log", "cut made good",
-	"damage found at start", "orderly stop", "killed",
+	"damage found at start", "orderly stop", "killed", "read denied", "write denied", "token of another revision refused",
 }
 
 // Missing names the faults, crash points, checks and stations that a run of

@@ -137,7 +137,7 @@ func (o *operator) change(l *Member, cmd *holdfastpb.Command) {
 	o.w.fired("A3")
 	o.asking = true
 	o.changes++
-	l.propose(cmd, func(_ any, err error) {
+	l.propose(o.w.asMember(cmd), func(_ any, err error) {
 		o.asking = false
 		if err != nil {
 			o.w.logf(nil, "change of members: %v", err)

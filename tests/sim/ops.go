@@ -14,6 +14,7 @@ import (
 	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/raftnode"
 	"github.com/holdfast-db/holdfast/statemachine"
+	"github.com/holdfast-db/holdfast/statemachine/auth"
 	"github.com/holdfast-db/holdfast/statemachine/lease"
 	"github.com/holdfast-db/holdfast/tests/check"
 	"github.com/holdfast-db/holdfast/tests/model"
@@ -188,6 +189,7 @@ var (
 var definite = []error{
 	raftnode.ErrNoLeader, raftnode.ErrBusy, raftnode.ErrLeaderChanged, raftnode.ErrStopped, raftnode.ErrConfPending,
 	raftnode.ErrConfInvalid, raftnode.ErrNotLeader, raftnode.ErrRemoved, raftnode.ErrNoQuorum, errNotServing,
+	auth.ErrNobody, auth.ErrDenied, auth.ErrOldRevision, auth.ErrUserNotFound,
 }
 
 // wire are the outcomes of requests in the words of the protocol.

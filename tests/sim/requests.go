@@ -46,8 +46,10 @@ func (c *client) key() []byte {
 	for range c.w.cfg.Skew {
 		n = min(n, c.chance.Below(c.w.cfg.Keys))
 	}
-	return []byte(fmt.Sprintf("key/%03d", n))
+	return keyName(n)
 }
+
+func keyName(n int) []byte { return []byte(fmt.Sprintf("key/%03d", n)) }
 
 // interval is one key, some, or all.
 func (c *client) interval() (key, end []byte) {

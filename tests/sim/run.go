@@ -275,7 +275,7 @@ func (w *World) probe(m *Member, done func(), enough func() bool) {
 		req := &pb.PutRequest{Key: []byte("probe"), Value: []byte(m.id.String() + " " + itoa(int(w.now)))}
 		rec := len(w.history.Ops)
 		w.history.Ops = append(w.history.Ops, check.Op{ID: rec + 1, Client: -1 - rec, Member: int(m.id), Call: w.now * 1000, Request: req})
-		m.propose(w.command(req), func(value any, err error) {
+		m.propose(w.asMember(w.command(req)), func(value any, err error) {
 			o := &w.history.Ops[rec]
 			o.Return = w.now*1000 + 1
 			if o.Outcome, o.Error = w.outcomeOf(err); err == nil {
@@ -370,6 +370,7 @@ func (w *World) lateWatchers() string {
 
 // compareAll compares all members (A1), and what base says of itself.
 func (w *World) compareAll() {
+	w.checkRights()
 	l := w.leader()
 	w.note(10, w.stateOf(l.replica.Store()))
 	want, err := l.replica.Store().HashKV(context.Background(), 0)

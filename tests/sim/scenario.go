@@ -21,6 +21,7 @@ type Config struct {
 	Watchers int // Of the clients, those that also watch.
 	Keys     int
 	Skew     int
+	Users    int `json:",omitempty"` // Beside root. 0: authentication stays off.
 
 	ThinkMin, ThinkMax int64
 	ClientTimeout      int64
@@ -99,6 +100,9 @@ func Expand(seed uint64, beyond bool) *Scenario {
 	s := &Scenario{Config: drawConfig(r, seed)}
 	s.Config.Beyond = beyond
 	s.draw(r)
+	if u := stream(seed, "users"); u.Chance(40) {
+		s.Config.Users = 1 + u.Below(4)
+	}
 	return s
 }
 

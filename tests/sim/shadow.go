@@ -26,8 +26,9 @@ type Shadow struct {
 	next    ident.Index
 	answers map[ident.Index][]expected // Of entries with requests.
 	leases  map[int64]*leaseTime
-	reads   int // Checked.
-	writes  int // Requests executed.
+	rights  []since // Who might do what, from the first on.
+	reads   int     // Checked.
+	writes  int     // Requests executed.
 }
 
 // expected is what a request must be answered with.
@@ -35,6 +36,7 @@ type expected struct {
 	known bool // Not one of those that manage the cluster.
 	value []byte
 	err   string
+	deny  error // It is not permitted.
 }
 
 // leaseTime is when a lease may run out.
@@ -45,6 +47,7 @@ type leaseTime struct {
 
 func newShadow(w *World) *Shadow {
 	s := &Shadow{w: w, model: model.New(), next: start.Index + 1, answers: map[ident.Index][]expected{}, leases: map[int64]*leaseTime{}}
+	s.rights = []since{{0, noRights()}}
 	s.model.TTLMin = leaseTTLMin
 	return s
 }
@@ -86,7 +89,7 @@ func (s *Shadow) entry(m *Member, e *entry.Entry, answers []entry.Answer) {
 		if len(e.Requests) > 0 {
 			list := make([]expected, len(e.Requests))
 			for i := range e.Requests {
-				list[i] = s.execute(e, &e.Requests[i])
+				list[i] = s.execute(e, &e.Requests[i], &answers[i])
 			}
 			s.answers[e.Index] = list
 		}
@@ -102,11 +105,15 @@ func (s *Shadow) entry(m *Member, e *entry.Entry, answers []entry.Answer) {
 	}
 }
 
-// execute runs a request on the model.
-func (s *Shadow) execute(e *entry.Entry, r *entry.Request) expected {
+// execute runs a request on the model. What changes users and roles is done if
+// the first member says so: the others have the same digest.
+func (s *Shadow) execute(e *entry.Entry, r *entry.Request, first *entry.Answer) expected {
 	cmd := &holdfastpb.Command{}
 	if err := cmd.UnmarshalVT(r.Data); err != nil {
 		s.w.fail("decode the command of entry %d: %v", e.Index, err)
+	}
+	if err := s.permitted(cmd); err != nil {
+		return expected{known: true, deny: err}
 	}
 	var req proto.Message
 	switch c := cmd.Command.(type) {
@@ -125,6 +132,9 @@ func (s *Shadow) execute(e *entry.Entry, r *entry.Request) expected {
 	case *holdfastpb.Command_LeaseExpire:
 		return s.expire(e, c.LeaseExpire)
 	default:
+		if first.Err == nil {
+			s.changed(uint64(e.Index), cmd)
+		}
 		return expected{}
 	}
 	s.writes++
@@ -173,6 +183,12 @@ func (s *Shadow) expire(e *entry.Entry, c *holdfastpb.LeaseExpire) expected {
 
 func (x *expected) differs(a *entry.Answer) error {
 	if !x.known {
+		return nil
+	}
+	if x.deny != nil {
+		if !errors.Is(a.Err, x.deny) {
+			return fmt.Errorf("U1: answer %v, error %v, expected %q", a.Value, a.Err, x.deny)
+		}
 		return nil
 	}
 	if a.Err != nil {
