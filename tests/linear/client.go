@@ -30,6 +30,7 @@ type wire struct {
 	watch pb.WatchClient
 	admin pb.MaintenanceClient
 	group pb.ClusterClient
+	auth  pb.AuthClient
 }
 
 func connect(url string, secure *tls.Config, dial func(context.Context, string) (net.Conn, error)) (*wire, error) {
@@ -46,7 +47,7 @@ func connect(url string, secure *tls.Config, dial func(context.Context, string) 
 		return nil, err
 	}
 	return &wire{
-		cc, pb.NewKVClient(cc), pb.NewLeaseClient(cc), pb.NewWatchClient(cc), pb.NewMaintenanceClient(cc), pb.NewClusterClient(cc),
+		cc, pb.NewKVClient(cc), pb.NewLeaseClient(cc), pb.NewWatchClient(cc), pb.NewMaintenanceClient(cc), pb.NewClusterClient(cc), pb.NewAuthClient(cc),
 	}, nil
 }
 
@@ -179,7 +180,7 @@ func outcomeOf(err error) check.Outcome {
 	}
 	st := status.Convert(err)
 	switch st.Code() {
-	case codes.InvalidArgument, codes.OutOfRange, codes.NotFound, codes.FailedPrecondition, codes.PermissionDenied, codes.Unimplemented, codes.DataLoss:
+	case codes.InvalidArgument, codes.OutOfRange, codes.NotFound, codes.FailedPrecondition, codes.PermissionDenied, codes.Unauthenticated, codes.Unimplemented, codes.DataLoss:
 		return check.Refused
 	case codes.ResourceExhausted:
 		if strings.HasPrefix(st.Message(), "etcdserver:") {

@@ -72,6 +72,7 @@ var planned = []Scenario{
 	{Members: 5, Workload: "mixed", Nemeses: []string{"kill-majority", "partition-bridge", "defragment-storm"}},
 	{Members: 3, Workload: "set", Nemeses: []string{"member-replace", "snapshot-restore"}},
 	{Members: 3, Workload: "serializable", Nemeses: []string{"slow-links", "resets", "client-cut"}},
+	{Members: 3, Workload: "users", Nemeses: []string{"kill-leader", "partition-minority", "leader-transfer"}},
 	{Members: 3, Workload: "mixed", Nemeses: []string{"disk-full", "crash-loop", "snapshot-restore"}},
 	{Members: 3, Workload: "bank", Nemeses: []string{"disk-forgets", "kill-all"}},
 	{Members: 3, Workload: "kube", Nemeses: []string{"disk-errors", "slow-fsync", "leader-transfer"}},

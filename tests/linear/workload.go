@@ -41,6 +41,7 @@ var workloads = map[string]func(r *run) work{
 	"lock":         locks,
 	"kube":         kube,
 	"serializable": serializable,
+	"users":        users,
 	"mixed":        mixed,
 }
 

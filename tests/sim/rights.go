@@ -163,6 +163,7 @@ func (r *rights) covers(user string, a aim) bool {
 	case "\x00":
 		end = endless
 	}
+	end = max(end, a.key+"\x00") // A range of nothing is asked for like its first key.
 	for reach < end {
 		next := reach
 		for role := range r.users[user] { //tidy:ordered the farthest

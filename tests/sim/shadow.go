@@ -194,9 +194,9 @@ func (x *expected) differs(a *entry.Answer) error {
 	if a.Err != nil {
 		text, ok := inWords(a.Err)
 		if !ok && errors.Is(a.Err, statemachine.ErrTerm) {
-			text = statemachine.ErrTerm.Error()
+			text, ok = statemachine.ErrTerm.Error(), true
 		}
-		if text != x.err {
+		if !ok || text != x.err {
 			return fmt.Errorf("error %q (%v), expected %q", text, a.Err, x.err)
 		}
 		return nil
