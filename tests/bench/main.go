@@ -123,6 +123,12 @@ func (b *bench) chosen() ([]measure, error) {
 // measure takes one measure of both kinds. Who begins changes every round.
 func (b *bench) measure(ctx context.Context, r *report, m *measure, kinds []process.Kind, round int) error {
 	kinds = m.kinds(kinds)
+	if m.by != "" {
+		var err error
+		if kinds, err = b.withAndWithoutUsers(m.by, kinds[1]); err != nil {
+			return err
+		}
+	}
 	for turn := range kinds {
 		which := (turn + round) % len(kinds)
 		kind := kinds[which]

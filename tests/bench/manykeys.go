@@ -29,7 +29,7 @@ func manyKeys(ctx context.Context, t *trial) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := p.ReadBack(t.Addrs()[0], readBackLimit); err != nil {
+	if _, err := p.ReadBack(t.Kind.Dialer, t.Addrs()[0], readBackLimit); err != nil {
 		return nil, err
 	}
 	never, err := t.restarted(ctx, "never compacted")
@@ -49,7 +49,7 @@ func manyKeys(ctx context.Context, t *trial) ([]figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := p.ReadBack(t.Addrs()[0], readBackLimit); err != nil {
+	if _, err := p.ReadBack(t.Kind.Dialer, t.Addrs()[0], readBackLimit); err != nil {
 		return nil, err
 	}
 	figures := []figure{{"restart after kill", "s", crashed.Seconds()}, {"compaction, idle", "s", took.Seconds()}}

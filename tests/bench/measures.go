@@ -12,6 +12,7 @@ type measure struct {
 	name    string
 	about   string
 	members int
+	by      string // How users say who they are; the columns are then holdfast without users and with. Empty: no users.
 	take    func(context.Context, *trial) ([]figure, error)
 	with    []string // Flags. Then holdfast is measured beside itself without them.
 }
@@ -45,13 +46,18 @@ var measures = []measure{
 	{name: "lost-quorum", about: "3 members, all killed under 64 writers, one started again with --force-new-cluster; each trial another survivor", members: 3, take: lostQuorum},
 	{name: "keys", about: "1 M keys of 64 B with values of 256 B: restart and memory", members: 1, take: manyKeys},
 	{name: "snapshot", about: "puts by 100 clients while snapshots of 1 M keys (-keys) are taken, one after the other", members: 1, take: snapshots},
+	{name: "stream", about: "RangeStream of 1 M keys (-keys) with values of 1 KiB, 1 client, after a restart", members: 1, take: streams},
+	{name: "put-100-jwt", about: "puts by 100 clients, holdfast without users beside users with signed tokens", members: 1, by: byToken, take: puts(100)},
+	{name: "put-100-cn", about: "puts by 100 clients over TLS, without users beside users by certificate", members: 1, by: byCertificate, take: puts(100)},
+	{name: "get-100-jwt", about: "linearizable gets by 100 clients, without users beside signed tokens", members: 1, by: byToken, take: gets(false)},
+	{name: "get-100-cn", about: "linearizable gets by 100 clients over TLS, without users beside certificates", members: 1, by: byCertificate, take: gets(false)},
 	{name: "archive", about: "puts of 256 B, 100 clients; holdfast without an archive and with one in a folder", members: 1, take: puts(100), with: []string{"--archive-url", "file://" + dirWord + "/archive"}},
 	{name: "archive3", about: "the same with three members", members: 3, take: puts(100), with: []string{"--archive-url", "file://" + dirWord + "/archive"}},
 }
 
 func puts(clients int) func(context.Context, *trial) ([]figure, error) {
 	return func(ctx context.Context, t *trial) ([]figure, error) {
-		if _, err := t.Start(); err != nil {
+		if err := t.open(ctx); err != nil {
 			return nil, err
 		}
 		p := &load.Puts{Prefix: "put/", KeyBytes: putKeyBytes, ValueBytes: putValueBytes, Keys: putKeys / clients}
@@ -71,7 +77,7 @@ func puts(clients int) func(context.Context, *trial) ([]figure, error) {
 
 func gets(serializable bool) func(context.Context, *trial) ([]figure, error) {
 	return func(ctx context.Context, t *trial) ([]figure, error) {
-		if _, err := t.Start(); err != nil {
+		if err := t.open(ctx); err != nil {
 			return nil, err
 		}
 		p := &load.Puts{Prefix: "get/", KeyBytes: putKeyBytes, ValueBytes: putValueBytes, Keys: getKeys / fillClients, Limit: getKeys / fillClients}

@@ -37,7 +37,7 @@ func (t *trial) conns(clients int) int { return max(1, clients/t.perConn) }
 
 // begin starts clients.
 func (t *trial) begin(clients int, work load.Work) (*load.Run, error) {
-	return load.Start(load.Config{Addrs: t.Addrs(), Conns: t.conns(clients), Clients: clients, Work: work})
+	return load.Start(load.Config{Addrs: t.Addrs(), Conns: t.conns(clients), Clients: clients, Work: work, Dialer: t.Kind.Dialer})
 }
 
 // fill puts a number of keys, as fast as it goes.
@@ -125,7 +125,7 @@ func (t *trial) killAndReadBack(run *load.Run, p *load.Puts) error {
 		return fmt.Errorf("after a kill: %w", err)
 	}
 	for _, addr := range t.Addrs() {
-		if _, err := p.ReadBack(addr, readBackLimit); err != nil {
+		if _, err := p.ReadBack(t.Kind.Dialer, addr, readBackLimit); err != nil {
 			return fmt.Errorf("reading back after a kill: %w", err)
 		}
 	}

@@ -52,8 +52,8 @@ func (w *World) addClients() {
 	for i := range w.cfg.Clients {
 		c := &client{w: w, id: i, chance: stream(w.cfg.Seed, "client "+itoa(i)), shown: map[ident.MemberID]shown{}}
 		if w.cfg.Users > 0 {
-			if c.user = auth.Root; i%3 > 0 {
-				c.user = "u" + itoa(i%w.cfg.Users)
+			if c.user = auth.Root; i%2 > 0 {
+				c.user = "u" + itoa(i/2%w.cfg.Users)
 			}
 		}
 		w.clients = append(w.clients, c)

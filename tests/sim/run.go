@@ -123,7 +123,7 @@ func (w *World) fill(r *Result) {
 	r.Counters = w.count
 	switch {
 	case w.cfg.Beyond:
-	case r.Acknowledged < acknowledgedMin:
+	case r.Acknowledged+w.count.Reached["read denied"]+w.count.Reached["write denied"] < acknowledgedMin: // What is denied was decided.
 		r.Reason = fmt.Sprintf("%d requests acknowledged, %d needed", r.Acknowledged, acknowledgedMin)
 	case r.Kinds < kindsMin:
 		r.Reason = fmt.Sprintf("%d kinds of faults, %d needed", r.Kinds, kindsMin)

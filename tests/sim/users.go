@@ -92,7 +92,7 @@ func grantRole(user, role string) *holdfastpb.Command {
 func (a *authority) change(s *auth.State) *holdfastpb.Command {
 	user, role := a.users[a.chance.Below(len(a.users))], a.roles[a.chance.Below(len(a.roles))]
 	switch n := a.chance.Below(100); {
-	case n < 30:
+	case n < 40:
 		return a.grant(role)
 	case n < 60:
 		if granted := s.Role(role).GetKeyPermission(); len(granted) > 0 {
@@ -135,14 +135,14 @@ func (w *World) asMember(cmd *holdfastpb.Command) *holdfastpb.Command {
 	return cmd
 }
 
-// actor is who a client is at a member, as package server finds out. Half of them
-// have a token that is good for one revision, as a JWT is, until it is refused.
+// actor is who a client is at a member, as package server finds out. Every
+// other one has a token that is good for one revision, as a JWT is, until it is refused.
 func (c *client) actor(m *Member) (by auth.Actor, s *auth.State) {
 	s = m.replica.Machine.Auth.State()
 	if c.user == "" || !s.Enabled {
 		return auth.Actor{}, s
 	}
-	if c.token == 0 || c.id%2 == 0 {
+	if c.token == 0 || c.id/2%2 == 0 {
 		c.token = s.Revision
 	}
 	return auth.Actor{User: c.user, Revision: c.token}, s

@@ -37,6 +37,7 @@ type Config struct {
 	Conns   int
 	Clients int
 	Work    Work
+	Dialer  wire.Dialer
 }
 
 // Run is a load under way.
@@ -73,7 +74,7 @@ type client struct {
 func Start(cfg Config) (*Run, error) {
 	r := &Run{}
 	for i := range cfg.Conns {
-		conn, err := wire.Dial(cfg.Addrs[i%len(cfg.Addrs)])
+		conn, err := cfg.Dialer.Dial(cfg.Addrs[i%len(cfg.Addrs)])
 		if err != nil {
 			r.Kill()
 			return nil, err

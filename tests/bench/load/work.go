@@ -85,8 +85,8 @@ func (p *Puts) Done(id int) bool { return p.Limit > 0 && p.clients[id].issued >=
 
 // ReadBack reads every key of every client from a server and fails when an
 // acknowledged put is missing. It returns the number of keys.
-func (p *Puts) ReadBack(addr string, limit time.Duration) (keys int, err error) {
-	err = p.compare(addr, limit, func(k written) error {
+func (p *Puts) ReadBack(d wire.Dialer, addr string, limit time.Duration) (keys int, err error) {
+	err = p.compare(d, addr, limit, func(k written) error {
 		if !k.found || k.count < k.least || k.count >= k.sent {
 			return fmt.Errorf("key %s: count %d found (%t), acknowledged up to %d, sent below %d", k.key, k.count, k.found, k.least, k.sent)
 		}
@@ -99,7 +99,7 @@ func (p *Puts) ReadBack(addr string, limit time.Duration) (keys int, err error) 
 // Missing counts the keys whose last acknowledged put is not there, as after a
 // disaster.
 func (p *Puts) Missing(addr string, limit time.Duration) (missing, keys int, err error) {
-	err = p.compare(addr, limit, func(k written) error {
+	err = p.compare(wire.Dialer{}, addr, limit, func(k written) error {
 		keys++
 		if !k.found || k.count < k.least {
 			missing++
@@ -118,8 +118,8 @@ type written struct {
 }
 
 // compare calls each with every key that has an acknowledged put.
-func (p *Puts) compare(addr string, limit time.Duration, each func(written) error) error {
-	conn, err := wire.Dial(addr)
+func (p *Puts) compare(d wire.Dialer, addr string, limit time.Duration, each func(written) error) error {
+	conn, err := d.Dial(addr)
 	if err != nil {
 		return err
 	}

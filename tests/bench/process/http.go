@@ -101,3 +101,12 @@ func (c *Cluster) Profile(ctx context.Context, path, file string) error {
 	}
 	return os.WriteFile(file, body, 0o600)
 }
+
+// Anonymous is the memory of the first member that belongs to no file, in bytes.
+func (c *Cluster) Anonymous() (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.Members[0].cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	return kilobytes(status, "VmRSS:") - kilobytes(status, "RssFile:"), nil
+}

@@ -33,6 +33,9 @@ type Kind struct {
 	Name  string
 	Path  string
 	Flags []string // Dir in them is the folder of the cluster.
+	Both  bool     // Its client URLs take TLS and cleartext.
+
+	Dialer wire.Dialer // How its clients connect.
 }
 
 // Dir stands in flags for the folder of a cluster.
@@ -89,13 +92,17 @@ func New(kind Kind, dir string, n int) (*Cluster, error) {
 	}
 	for i := range n {
 		client, peer := fmt.Sprintf("127.0.0.1:%d", ports[2*i+1]), fmt.Sprintf("http://127.0.0.1:%d", ports[2*i])
+		urls := "http://" + client
+		if kind.Both {
+			urls += ",https://" + client
+		}
 		c.Members = append(c.Members, &Member{
 			Client: client,
 			path:   kind.Path,
 			log:    filepath.Join(dir, fmt.Sprintf("m%d.log", i)),
 			args: []string{
 				"--name", fmt.Sprintf("m%d", i), "--data-dir", filepath.Join(dir, fmt.Sprintf("m%d", i)),
-				"--listen-client-urls", "http://" + client, "--advertise-client-urls", "http://" + client,
+				"--listen-client-urls", urls, "--advertise-client-urls", "http://" + client,
 				"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
 				"--initial-cluster", strings.Join(initial, ","), "--enable-pprof",
 			},
@@ -134,7 +141,7 @@ func (c *Cluster) Start() (took time.Duration, err error) {
 		}
 	}
 	for _, m := range c.Members {
-		if err := m.waitServing(start.Add(startLimit)); err != nil {
+		if err := m.waitServing(c.Kind.Dialer, start.Add(startLimit)); err != nil {
 			return 0, fmt.Errorf("%s: %w", c.Kind.Name, err)
 		}
 	}
@@ -173,7 +180,7 @@ func (c *Cluster) Alone(which int) (took time.Duration, err error) {
 	if err := m.start(); err != nil {
 		return 0, err
 	}
-	if err := m.waitServing(start.Add(startLimit)); err != nil {
+	if err := m.waitServing(c.Kind.Dialer, start.Add(startLimit)); err != nil {
 		return 0, fmt.Errorf("%s: %w", c.Kind.Name, err)
 	}
 	return time.Since(start), nil
@@ -217,10 +224,10 @@ func (m *Member) start() error {
 }
 
 // waitServing asks for a linearizable read until there is an answer.
-func (m *Member) waitServing(until time.Time) error {
+func (m *Member) waitServing(d wire.Dialer, until time.Time) error {
 	request := wire.AppendRange(nil, &wire.RangeRequest{Key: []byte("is anybody there")})
 	for {
-		_, err := wire.Ask(m.Client, wire.Range, request, askLimit)
+		_, err := d.Ask(m.Client, wire.Range, request, askLimit)
 		if err == nil {
 			return nil
 		}

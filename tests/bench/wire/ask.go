@@ -9,9 +9,14 @@ import (
 // errDone ends Run of a connection that has what it wanted.
 var errDone = errors.New("done")
 
-// Ask makes one call on a connection of its own.
+// Ask makes one call as nobody, on a connection of its own.
 func Ask(addr, path string, body []byte, limit time.Duration) ([]byte, error) {
-	c, err := Dial(addr)
+	return Dialer{}.Ask(addr, path, body, limit)
+}
+
+// Ask makes one call on a connection of its own.
+func (d Dialer) Ask(addr, path string, body []byte, limit time.Duration) ([]byte, error) {
+	c, err := d.Dial(addr)
 	if err != nil {
 		return nil, err
 	}

@@ -4,11 +4,12 @@
 // A Conn is one HTTP/2 connection and belongs to one goroutine, which reads
 // frames in Run and starts the next calls from the callbacks. What is written
 // leaves when everything read is worked off, so that many calls share a system
-// call. It speaks to grpc-go servers without TLS; it is no general client.
+// call. It speaks to grpc-go servers; it is no general client.
 package wire
 
 import (
 	"bufio"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -43,6 +44,7 @@ type Call struct {
 
 	stream  uint32
 	partial []byte // A message of which more is to come.
+	taken   int    // Bytes of the answer that the server was not told of.
 	status  int
 	text    string
 }
@@ -57,6 +59,7 @@ type Conn struct {
 	decoder *hpack.Decoder
 	block   blockBuffer
 	host    string
+	token   string
 
 	calls    map[uint32]*Call
 	current  *Call // Whose headers are being decoded.
@@ -81,14 +84,27 @@ func (b *blockBuffer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// Dialer says who connects, and how.
+type Dialer struct {
+	TLS   *tls.Config // Nil: cleartext.
+	Token string      // Comes with each call.
+}
+
+// Dial connects to a server as nobody.
+func Dial(addr string) (*Conn, error) { return Dialer{}.Dial(addr) }
+
 // Dial connects to a server.
-func Dial(addr string) (*Conn, error) {
+func (d Dialer) Dial(addr string) (*Conn, error) {
 	nc, err := net.Dial("tcp", addr)
 	if err != nil {
 		return nil, err
 	}
+	if d.TLS != nil {
+		nc = tls.Client(nc, d.TLS)
+	}
 	c := &Conn{
-		nc: nc, in: bufio.NewReaderSize(nc, bufferBytes), out: bufio.NewWriterSize(nc, bufferBytes),
+		token: d.Token,
+		nc:    nc, in: bufio.NewReaderSize(nc, bufferBytes), out: bufio.NewWriterSize(nc, bufferBytes),
 		calls: map[uint32]*Call{}, next: 1, credit: initialWindow, host: addr,
 	}
 	c.framer = http2.NewFramer(c.out, c.in)
@@ -124,7 +140,12 @@ func (c *Conn) Start(path string, body []byte, call *Call, open bool) error {
 			return err
 		}
 	}
-	call.stream, call.status, call.text = c.next, 0, ""
+	if c.token != "" {
+		if err := c.encoder.WriteField(hpack.HeaderField{Name: "token", Value: c.token}); err != nil {
+			return err
+		}
+	}
+	call.stream, call.status, call.text, call.taken = c.next, 0, "", 0
 	c.next += 2
 	c.calls[call.stream] = call
 	err := c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: call.stream, BlockFragment: c.block, EndHeaders: true})
@@ -261,6 +282,12 @@ func (c *Conn) data(f *http2.DataFrame) error {
 	call := c.calls[f.StreamID]
 	if call == nil {
 		return nil
+	}
+	if call.taken += len(f.Data()); call.taken >= windowRefill {
+		if err := c.framer.WriteWindowUpdate(f.StreamID, uint32(call.taken)); err != nil {
+			return err
+		}
+		call.taken = 0
 	}
 	b := f.Data()
 	if len(call.partial) > 0 {

@@ -8,6 +8,7 @@ import (
 const (
 	Put      = "/etcdserverpb.KV/Put"
 	Range    = "/etcdserverpb.KV/Range"
+	Stream   = "/etcdserverpb.KV/RangeStream"
 	Compact  = "/etcdserverpb.KV/Compact"
 	Watch    = "/etcdserverpb.Watch/Watch"
 	Status   = "/etcdserverpb.Maintenance/Status"
