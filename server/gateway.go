@@ -31,6 +31,8 @@ type jsonGateway struct {
 	ends context.Context // Of the server: the HTTP server knows nothing of a WebSocket any more.
 	mux  *runtime.ServeMux
 	conn *grpc.ClientConn
+
+	sockets chan struct{} // One for each WebSocket.
 }
 
 // streamRoutes are those whose clients send more than one message.
@@ -41,7 +43,7 @@ func (s *Server) newGateway() (*jsonGateway, error) {
 	if err != nil {
 		return nil, fmt.Errorf("JSON gateway: %w", err)
 	}
-	g := &jsonGateway{ends: s.group.Context(), conn: conn}
+	g := &jsonGateway{ends: s.group.Context(), conn: conn, sockets: make(chan struct{}, webSocketsMax)}
 	json := &boundedJSON{
 		JSONPb: runtime.JSONPb{
 			MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true},
@@ -116,6 +118,13 @@ const bearer = "Bearer"
 // upgrade carries a stream over a WebSocket: each message from the client is
 // one of the request, each line of the answer one message to it.
 func (g *jsonGateway) upgrade(w http.ResponseWriter, r *http.Request) {
+	select {
+	case g.sockets <- struct{}{}:
+		defer func() { <-g.sockets }()
+	default:
+		http.Error(w, "There are too many WebSockets on this member: close some, or ask another one.", http.StatusServiceUnavailable)
+		return
+	}
 	var answer http.Header
 	token := r.Header.Get("Authorization")
 	if p := r.Header.Get("Sec-WebSocket-Protocol"); strings.HasPrefix(p, bearer) {

@@ -124,8 +124,14 @@ const (
 	tokenSweepInterval = 5 * time.Second
 	// verifiedMax passwords, and as many signatures, are remembered as right.
 	verifiedMax = 8 << 10
+	// hashesWaitingMax passwords wait to be compared: at the default cost about a
+	// minute's worth of one processor, and nobody waits longer.
+	hashesWaitingMax = 1024
 	// loginTriesMax when users change while a password is compared.
 	loginTriesMax = 10
+
+	// webSocketsMax at a time: each holds two goroutines, and pages leave theirs open.
+	webSocketsMax = 4096
 
 	// insideBufferBytes of the connection of an embedding program.
 	insideBufferBytes = 1 << 20

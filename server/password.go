@@ -26,6 +26,7 @@ type passwords struct {
 	key   []byte
 	dummy []byte        // Compared with when there is no such user, so that it takes as long.
 	slots chan struct{} // One for each hash being made.
+	queue chan struct{} // One for each that is made or waits.
 
 	mu     sync.Mutex
 	right  map[[sha256.Size]byte]struct{}
@@ -37,20 +38,30 @@ func newPasswords(cost int, key []byte) *passwords {
 	return &passwords{
 		cost: cost, key: key,
 		slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)), // One processor stays for other requests.
+		queue: make(chan struct{}, hashesWaitingMax),
 		right: map[[sha256.Size]byte]struct{}{},
 	}
 }
 
 func (p *passwords) enter(ctx context.Context) error {
 	select {
+	case p.queue <- struct{}{}:
+	default:
+		return errTooManyRequests
+	}
+	select {
 	case p.slots <- struct{}{}:
 		return nil
 	case <-ctx.Done():
+		<-p.queue
 		return ctx.Err()
 	}
 }
 
-func (p *passwords) leave() { <-p.slots }
+func (p *passwords) leave() {
+	<-p.slots
+	<-p.queue
+}
 
 // hash of a new password.
 func (p *passwords) hash(ctx context.Context, password string) ([]byte, error) {
