@@ -55,11 +55,12 @@ type permissions struct {
 // may be done at any time, so that the role is given up then: another takes its
 // place, and what happens to the old one is nobody's business.
 type permission struct {
-	role    string // Empty: none yet.
-	doubt   bool   // About what the role permits.
-	epoch   int
+	role  string // Empty: none yet. Owned by the client that keeps it, as are the next two.
+	doubt bool   // About what the role permits.
+	epoch int    // Of roles.
+
 	mu      sync.Mutex
-	granted bool  // Since this, unless it is 0.
+	granted bool  // As far as since is not 0; else what was so before.
 	since   int64 // 0: nothing is certain.
 	changes int   // Begun, so that what lies in between is known.
 }
