@@ -35,7 +35,7 @@ func newIdentities(cfg *Config) (*identities, error) {
 		return nil, err
 	}
 	if kind == tokenJWT {
-		if id.jwt, err = newJWT(cfg, options, key); err != nil {
+		if id.jwt, err = newJWT(cfg, options); err != nil {
 			return nil, fmt.Errorf("--auth-token: %w", err)
 		}
 	}

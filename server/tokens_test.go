@@ -105,7 +105,7 @@ func TestASignedTokenSaysWhoAndUntilWhen(t *testing.T) {
 		if err != nil {
 			return nil, err
 		}
-		return newJWT(&Config{Clock: c, FS: fsys, Logger: hclog.NewNullLogger()}, o, []byte("key"))
+		return newJWT(&Config{Clock: c, FS: fsys, Logger: hclog.NewNullLogger()}, o)
 	}
 	for options, want := range map[string]string{
 		"jwt,sign-method=ES256": "no key", "jwt,sign-method=none,priv-key=priv.pem": "sign-method", "jwt,priv-key=priv.pem": "sign-method",
