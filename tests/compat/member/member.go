@@ -162,15 +162,15 @@ func New(t testing.TB, cfg Config) *Member {
 	if cfg.Existing {
 		state = "existing"
 	}
+	if cfg.Discovery == nil {
+		cfg.Discovery = []string{"--initial-cluster", cfg.InitialCluster, "--initial-cluster-state", state}
+	}
 	m.args = append([]string{
 		"--name", m.Name, "--data-dir", m.DataDir,
 		"--listen-client-urls", client, "--advertise-client-urls", client,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-	}, cfg.Args...)
-	if cfg.Discovery == nil {
-		cfg.Discovery = []string{"--initial-cluster", cfg.InitialCluster, "--initial-cluster-state", state}
-	}
-	m.args = append(m.args, cfg.Discovery...)
+	}, cfg.Discovery...)
+	m.args = append(m.args, cfg.Args...) // Last: they may replace what stands before.
 	t.Cleanup(func() {
 		m.Kill()
 		if t.Failed() {
