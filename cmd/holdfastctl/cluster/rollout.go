@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -14,13 +15,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-db/holdfast/kube/api"
+	"github.com/holdfast-db/holdfast/kube/controller/rollout"
 	"github.com/holdfast-db/holdfast/kube/objects"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
 // Annotations of deployments and their sets, as Kubernetes has them.
 const (
-	revisionNote  = "deployment.kubernetes.io/revision"
 	causeNote     = "kubernetes.io/change-cause"
 	restartedNote = "kubectl.kubernetes.io/restartedAt"
 )
@@ -112,13 +113,13 @@ func (s *session) rolloutStatus(ctx context.Context, t target, f *rolloutFlags) 
 		limited, cancel = context.WithTimeout(ctx, f.timeout)
 		defer cancel()
 	}
-	over, last := fmt.Errorf("done"), ""
+	over, last := errors.New("done"), ""
 	o := objects.ListOptions{Namespace: s.home, Fields: "metadata.name=" + t.name, Limit: listPage}
 	w := &watched{session: s, options: o, kind: api.Deployment, seen: map[string]string{}}
 	w.show = func(o api.Object) error {
 		d := o.(*appsv1.Deployment)
-		if f.revision != 0 && d.Annotations[revisionNote] != strconv.FormatInt(f.revision, 10) {
-			return fmt.Errorf("desired revision (%d) is different from the running revision (%s)", f.revision, d.Annotations[revisionNote])
+		if f.revision != 0 && d.Annotations[rollout.Revision] != strconv.FormatInt(f.revision, 10) {
+			return fmt.Errorf("desired revision (%d) is different from the running revision (%s)", f.revision, d.Annotations[rollout.Revision])
 		}
 		text, done, err := progressOf(d)
 		if err != nil {
@@ -148,7 +149,7 @@ func (s *session) rolloutStatus(ctx context.Context, t target, f *rolloutFlags) 
 	return err
 }
 
-// sets are the replica sets of a deployment, the oldest revision first.
+// sets are the replica sets of a deployment.
 func (s *session) sets(ctx context.Context, d *appsv1.Deployment) ([]*appsv1.ReplicaSet, error) {
 	all, err := ask(ctx, s, func(ctx context.Context) ([]*appsv1.ReplicaSet, error) {
 		all, _, err := objects.List[*appsv1.ReplicaSet](ctx, s.client, objects.ListOptions{
@@ -156,17 +157,7 @@ func (s *session) sets(ctx context.Context, d *appsv1.Deployment) ([]*appsv1.Rep
 		})
 		return all, err
 	})
-	all = slices.DeleteFunc(all, func(r *appsv1.ReplicaSet) bool { return !metav1.IsControlledBy(r, d) || revisionOf(r) == 0 })
-	slices.SortFunc(all, func(a, b *appsv1.ReplicaSet) int { return int(revisionOf(a) - revisionOf(b)) })
-	return all, err
-}
-
-func revisionOf(o metav1.Object) int64 {
-	n, err := strconv.ParseInt(o.GetAnnotations()[revisionNote], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
+	return slices.DeleteFunc(all, func(r *appsv1.ReplicaSet) bool { return !metav1.IsControlledBy(r, d) }), err
 }
 
 func (s *session) rolloutHistory(ctx context.Context, t target, f *rolloutFlags) error {
@@ -178,8 +169,9 @@ func (s *session) rolloutHistory(ctx context.Context, t target, f *rolloutFlags)
 	if err != nil {
 		return err
 	}
+	sets = rollout.History(sets)
 	if f.revision != 0 {
-		i := slices.IndexFunc(sets, func(r *appsv1.ReplicaSet) bool { return revisionOf(r) == f.revision })
+		i := slices.IndexFunc(sets, func(r *appsv1.ReplicaSet) bool { return rollout.RevisionOf(r) == f.revision })
 		if i < 0 {
 			return fmt.Errorf("unable to find revision %d of %s; there are %s", f.revision, titled(d), revisionsOf(sets))
 		}
@@ -191,7 +183,7 @@ func (s *session) rolloutHistory(ctx context.Context, t target, f *rolloutFlags)
 	g := &grid{out: s.Out}
 	g.add("REVISION", "CHANGE-CAUSE")
 	for _, r := range sets {
-		g.add(strconv.FormatInt(revisionOf(r), 10), orNone(printable(r.Annotations[causeNote])))
+		g.add(strconv.FormatInt(rollout.RevisionOf(r), 10), orNone(printable(r.Annotations[causeNote])))
 	}
 	g.flush()
 	return nil
@@ -200,7 +192,7 @@ func (s *session) rolloutHistory(ctx context.Context, t target, f *rolloutFlags)
 func revisionsOf(sets []*appsv1.ReplicaSet) string {
 	var words []string
 	for _, r := range sets {
-		words = append(words, strconv.FormatInt(revisionOf(r), 10))
+		words = append(words, strconv.FormatInt(rollout.RevisionOf(r), 10))
 	}
 	if words == nil {
 		return "none"
@@ -215,39 +207,22 @@ func (s *session) rolloutUndo(ctx context.Context, t target, f *rolloutFlags) er
 	if err != nil {
 		return err
 	}
-	if d.Spec.Paused {
-		return fmt.Errorf("you cannot undo %s while it is paused: 'rollout resume' it first", titled(d))
-	}
 	sets, err := s.sets(ctx, d)
 	if err != nil {
 		return err
 	}
-	at := len(sets) - 2
-	if f.revision != 0 {
-		at = slices.IndexFunc(sets, func(r *appsv1.ReplicaSet) bool { return revisionOf(r) == f.revision })
-	}
-	if at < 0 {
-		wanted := "no rollout history found"
-		if f.revision != 0 {
-			wanted = fmt.Sprintf("unable to find revision %d", f.revision)
-		}
-		return fmt.Errorf("%s for %s; there are revisions %s", wanted, titled(d), revisionsOf(sets))
-	}
-	if at == len(sets)-1 && revisionOf(d) == revisionOf(sets[at]) {
-		s.printf("%s skipped rollback (current template already matches revision %d)\n", titled(d), revisionOf(sets[at]))
+	back, to, err := rollout.Undo(d, sets, f.revision)
+	if errors.Is(err, rollout.ErrSame) {
+		s.printf("%s skipped rollback (current template already matches revision %d)\n", titled(d), f.revision)
 		return nil
 	}
-	back := d.DeepCopy()
-	back.Spec.Template = *sets[at].Spec.Template.DeepCopy()
-	delete(back.Spec.Template.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
-	delete(back.Annotations, causeNote)
-	if cause := sets[at].Annotations[causeNote]; cause != "" {
-		back.Annotations = with(back.Annotations, causeNote, cause)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := s.within(ctx)
 	defer cancel()
 	if _, _, err := s.client.Update(ctx, back); err != nil {
-		return err
+		return fmt.Errorf("undo to revision %d: %w", to, err)
 	}
 	s.printf("%s rolled back\n", titled(d))
 	return nil

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfast-db/holdfast/kube/api"
+	"github.com/holdfast-db/holdfast/kube/controller/rollout"
 	"github.com/holdfast-db/holdfast/kube/objects"
 )
 
@@ -169,7 +170,7 @@ func (s *session) about(o api.Object) string {
 		text = fmt.Sprintf("%d/%d ready, %d up to date", o.Status.ReadyReplicas, deref(o.Spec.Replicas, 1), o.Status.UpdatedReplicas)
 	case *appsv1.ReplicaSet:
 		text = fmt.Sprintf("%d/%d ready", o.Status.ReadyReplicas, deref(o.Spec.Replicas, 1))
-		if r := revisionOf(o); r > 0 {
+		if r := rollout.RevisionOf(o); r > 0 {
 			text += fmt.Sprintf(", revision %d", r)
 		}
 	case *corev1.Service:
