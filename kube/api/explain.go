@@ -48,14 +48,13 @@ func Field(k *Kind, path string, all bool) (*FieldDoc, error) {
 }
 
 func noField(t reflect.Type, at, name string) error {
-	text := fmt.Sprintf("%s has no field %q", at, name)
 	if t.Kind() != reflect.Struct || isLeaf(t) {
-		return fmt.Errorf("%s: it is one value: %w", text, ErrManifest)
+		return fmt.Errorf("%s.%s: %w: %s is one value", at, name, ErrField, at)
 	}
 	if like := nearest(name, fieldNames(t)); like != "" {
-		text += "; " + like + " is meant?"
+		return fmt.Errorf("%s.%s: %w; %s is meant?", at, name, ErrField, like)
 	}
-	return fmt.Errorf("%s: %w", text, ErrManifest)
+	return fmt.Errorf("%s.%s: %w", at, name, ErrField)
 }
 
 // docWalk knows the section of rows and the path in it where a walk is.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/golden"
@@ -149,6 +150,17 @@ func (tt *terminal) make(manifests string) error {
 			owners[i] = api.ControlledBy(o)
 		}
 		m.Object.SetOwnerReferences(owners)
+		if e, ok := m.Object.(*corev1.Event); ok {
+			of, err := api.ByName(e.InvolvedObject.Kind)
+			if err != nil {
+				return err
+			}
+			o, err := tt.admin.Get(tt.t.Context(), of, e.InvolvedObject.Namespace, e.InvolvedObject.Name)
+			if err != nil {
+				return err
+			}
+			e.InvolvedObject.UID = o.GetUID()
+		}
 		status := m.Object.DeepCopyObject().(api.Object)
 		if _, _, err := tt.admin.Create(tt.t.Context(), m.Object); err != nil {
 			return err

@@ -20,44 +20,28 @@ type columns struct {
 	order       []int                                      // Of -o wide. Nil: as they are.
 }
 
-// columnsOf are kubectl's, kind by kind. NAME is always the first.
+// columnsOf are kubectl's, kind by kind.
 func columnsOf(k *api.Kind) columns {
-	switch k {
-	case api.Pod:
-		return columns{[]string{"NAME", "READY", "STATUS", "RESTARTS", "AGE"}, []string{"IP", "NODE", "NOMINATED NODE", "READINESS GATES"}, podCells, nil}
-	case api.Node:
-		return columns{[]string{"NAME", "STATUS", "ROLES", "AGE", "VERSION"},
-			[]string{"INTERNAL-IP", "EXTERNAL-IP", "OS-IMAGE", "KERNEL-VERSION", "CONTAINER-RUNTIME"}, nodeCells, nil}
-	case api.Deployment:
-		return columns{[]string{"NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"}, []string{"CONTAINERS", "IMAGES", "SELECTOR"}, deploymentCells, nil}
-	case api.ReplicaSet:
-		return columns{[]string{"NAME", "DESIRED", "CURRENT", "READY", "AGE"}, []string{"CONTAINERS", "IMAGES", "SELECTOR"}, replicaSetCells, nil}
-	case api.Service:
-		return columns{[]string{"NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"}, []string{"SELECTOR"}, serviceCells, nil}
-	case api.Namespace:
-		return columns{[]string{"NAME", "STATUS", "AGE"}, nil, namespaceCells, nil}
-	case api.ConfigMap:
-		return columns{[]string{"NAME", "DATA", "AGE"}, nil, configMapCells, nil}
-	case api.Secret:
-		return columns{[]string{"NAME", "TYPE", "DATA", "AGE"}, nil, secretCells, nil}
-	case api.Endpoints:
-		return columns{[]string{"NAME", "ADDRESSTYPE", "PORTS", "ENDPOINTS", "AGE"}, nil, endpointCells, nil}
-	case api.Event:
-		return columns{[]string{"LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"}, []string{"SUBOBJECT", "SOURCE", "FIRST SEEN", "COUNT", "NAME"}, eventCells, []int{0, 1, 2, 3, 5, 6, 4, 7, 8, 9}}
-	case api.Lease:
-		return columns{[]string{"NAME", "HOLDER", "AGE"}, nil, leaseCells, nil}
-	case api.Autoscaler:
-		return columns{[]string{"NAME", "REFERENCE", "TARGETS", "MINPODS", "MAXPODS", "REPLICAS", "AGE"}, nil, autoscalerCells, nil}
-	case api.Budget:
-		return columns{[]string{"NAME", "MIN AVAILABLE", "MAX UNAVAILABLE", "ALLOWED DISRUPTIONS", "AGE"}, nil, budgetCells, nil}
-	case api.Priority:
-		return columns{[]string{"NAME", "VALUE", "GLOBAL-DEFAULT", "AGE", "PREEMPTIONPOLICY"}, nil, priorityCells, nil}
-	case api.CertRequest:
-		return columns{[]string{"NAME", "AGE", "SIGNERNAME", "REQUESTOR", "REQUESTEDDURATION", "CONDITION"}, nil, requestCells, nil}
-	}
-	return columns{[]string{"NAME", "AGE"}, nil, func(o api.Object, now time.Time) []string {
-		return []string{o.GetName(), since(now, o.GetCreationTimestamp())}
-	}, nil}
+	workload := []string{"CONTAINERS", "IMAGES", "SELECTOR"}
+	return map[*api.Kind]columns{
+		api.Pod: {[]string{"NAME", "READY", "STATUS", "RESTARTS", "AGE"}, []string{"IP", "NODE", "NOMINATED NODE", "READINESS GATES"}, podCells, nil},
+		api.Node: {[]string{"NAME", "STATUS", "ROLES", "AGE", "VERSION"},
+			[]string{"INTERNAL-IP", "EXTERNAL-IP", "OS-IMAGE", "KERNEL-VERSION", "CONTAINER-RUNTIME"}, nodeCells, nil},
+		api.Deployment: {[]string{"NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE"}, workload, deploymentCells, nil},
+		api.ReplicaSet: {[]string{"NAME", "DESIRED", "CURRENT", "READY", "AGE"}, workload, replicaSetCells, nil},
+		api.Service:    {[]string{"NAME", "TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE"}, []string{"SELECTOR"}, serviceCells, nil},
+		api.Namespace:  {[]string{"NAME", "STATUS", "AGE"}, nil, namespaceCells, nil},
+		api.ConfigMap:  {[]string{"NAME", "DATA", "AGE"}, nil, configMapCells, nil},
+		api.Secret:     {[]string{"NAME", "TYPE", "DATA", "AGE"}, nil, secretCells, nil},
+		api.Endpoints:  {[]string{"NAME", "ADDRESSTYPE", "PORTS", "ENDPOINTS", "AGE"}, nil, endpointCells, nil},
+		api.Event: {[]string{"LAST SEEN", "TYPE", "REASON", "OBJECT", "MESSAGE"},
+			[]string{"SUBOBJECT", "SOURCE", "FIRST SEEN", "COUNT", "NAME"}, eventCells, []int{0, 1, 2, 3, 5, 6, 4, 7, 8, 9}},
+		api.Lease:       {[]string{"NAME", "HOLDER", "AGE"}, nil, leaseCells, nil},
+		api.Autoscaler:  {[]string{"NAME", "REFERENCE", "TARGETS", "MINPODS", "MAXPODS", "REPLICAS", "AGE"}, nil, autoscalerCells, nil},
+		api.Budget:      {[]string{"NAME", "MIN AVAILABLE", "MAX UNAVAILABLE", "ALLOWED DISRUPTIONS", "AGE"}, nil, budgetCells, nil},
+		api.Priority:    {[]string{"NAME", "VALUE", "GLOBAL-DEFAULT", "AGE", "PREEMPTIONPOLICY"}, nil, priorityCells, nil},
+		api.CertRequest: {[]string{"NAME", "AGE", "SIGNERNAME", "REQUESTOR", "REQUESTEDDURATION", "CONDITION"}, nil, requestCells, nil},
+	}[k]
 }
 
 func podCells(o api.Object, now time.Time) []string {

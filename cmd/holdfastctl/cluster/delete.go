@@ -100,74 +100,78 @@ func (s *session) delete(ctx context.Context, f *deleteFlags, args []string) err
 		s.printf("No resources found\n")
 		return nil
 	}
-	var going []api.Object
-	for _, o := range list {
-		gone, err := s.deleteOne(ctx, f, o, option)
-		if isNotFound(err) && f.ignoreNotFound {
-			continue
-		}
-		if err != nil {
-			fmt.Fprintln(s.Err, s.explain(nil, err))
-			missing = true
-			continue
-		}
-		if gone {
-			going = append(going, o)
-		}
-	}
+	going, failed := s.deleteEach(ctx, f, list, option)
 	if f.wait && f.dry.mode == "none" && !f.force {
 		if err := s.awaitGone(ctx, f.timeout, going); err != nil {
 			return err
 		}
 	}
-	if missing {
+	if missing || failed {
 		return errSaid
 	}
 	return nil
 }
 
+// deleteEach deletes objects, and returns those that were. What failed has been said.
+func (s *session) deleteEach(ctx context.Context, f *deleteFlags, list []api.Object, option objects.Option) (going []api.Object, failed bool) {
+	for _, o := range list {
+		err := s.deleteOne(ctx, f, o, option)
+		switch {
+		case err == nil:
+			going = append(going, o)
+		case !isNotFound(err) || !f.ignoreNotFound:
+			fmt.Fprintln(s.Err, s.explain(nil, err))
+			failed = true
+		}
+	}
+	return going, failed
+}
+
 // doomed are the objects that a command means. Those that are not there have been
-// said.
+// said: missing.
 func (s *session) doomed(ctx context.Context, f *deleteFlags, args []string) (list []api.Object, missing bool, err error) {
-	var found []target
-	var spaces []string
+	found, spaces, err := s.meant(f, args)
+	if err != nil {
+		return nil, false, err
+	}
+	for i, t := range found {
+		items, err := s.findIn(ctx, t, spaces[i], f.selection)
+		switch {
+		case err == nil:
+			list = append(list, items...)
+		case !isNotFound(err) || t.name == "":
+			return nil, false, err
+		case !f.ignoreNotFound:
+			fmt.Fprintln(s.Err, s.explain(nil, err))
+			missing = true
+		}
+	}
+	return list, missing, nil
+}
+
+// meant is what arguments or files name, and in which namespaces.
+func (s *session) meant(f *deleteFlags, args []string) (found []target, spaces []string, err error) {
 	if len(f.files.names) > 0 || f.files.kustomize != "" {
 		if len(args) > 0 || f.labels != "" || f.everything {
-			return nil, false, usage("-f names the objects: no KIND, -l or --all goes with it")
+			return nil, nil, usage("-f names the objects: no KIND, -l or --all goes with it")
 		}
 		all, err := s.read(&f.files)
-		if err != nil {
-			return nil, false, err
-		}
 		for i := len(all) - 1; i >= 0; i-- { // What is in a namespace goes before it.
 			found = append(found, target{api.KindOf(all[i].Object), all[i].Object.GetName()})
 			spaces = append(spaces, all[i].Object.GetNamespace())
 		}
-	} else if found, err = targets(args); err != nil {
-		return nil, false, err
+		return found, spaces, err
 	}
-	for i, t := range found {
+	if found, err = targets(args); err != nil {
+		return nil, nil, err
+	}
+	for _, t := range found {
 		if t.name == "" && f.labels == "" && f.fields == "" && !f.everything {
-			return nil, false, usage("%s: name the objects, or select them with -l, --field-selector or --all", t.kind.Resource)
+			return nil, nil, usage("%s: name the objects, or select them with -l, --field-selector or --all", t.kind.Resource)
 		}
-		space := s.spaceOf(t.kind)
-		if spaces != nil {
-			space = spaces[i]
-		}
-		items, err := s.findIn(ctx, t, space, f.selection)
-		if isNotFound(err) && t.name != "" {
-			if !f.ignoreNotFound {
-				fmt.Fprintln(s.Err, s.explain(nil, err))
-			}
-			missing = missing || !f.ignoreNotFound
-			continue
-		}
-		if err != nil {
-			return nil, false, err
-		}
-		list = append(list, items...)
+		spaces = append(spaces, s.spaceOf(t.kind))
 	}
-	return list, missing, nil
+	return found, spaces, nil
 }
 
 // findIn is find with the namespace that a manifest says.
@@ -179,7 +183,7 @@ func (s *session) findIn(ctx context.Context, t target, namespace string, sel se
 	return []api.Object{o}, err
 }
 
-func (s *session) deleteOne(ctx context.Context, f *deleteFlags, o api.Object, option objects.Option) (going bool, err error) {
+func (s *session) deleteOne(ctx context.Context, f *deleteFlags, o api.Object, option objects.Option) error {
 	k := api.KindOf(o)
 	if !f.dry.client() {
 		option.UID = string(o.GetUID())
@@ -187,12 +191,12 @@ func (s *session) deleteOne(ctx context.Context, f *deleteFlags, o api.Object, o
 			return s.client.Delete(ctx, k, o.GetNamespace(), o.GetName(), option)
 		})
 		if err != nil {
-			return false, err
+			return err
 		}
 	}
 	if f.form == "name" {
 		s.named([]api.Object{o})
-		return true, nil
+		return nil
 	}
 	word := "deleted"
 	if f.force {
@@ -203,7 +207,7 @@ func (s *session) deleteOne(ctx context.Context, f *deleteFlags, o api.Object, o
 		where = fmt.Sprintf(" from %s namespace", o.GetNamespace())
 	}
 	s.printf("%s \"%s\" %s%s%s\n", title(k), o.GetName(), word, where, f.dry.note())
-	return true, nil
+	return nil
 }
 
 // gonePoll is how often it is looked whether objects are gone.

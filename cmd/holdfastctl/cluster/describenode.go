@@ -55,10 +55,14 @@ func taints(list []corev1.Taint) []string {
 }
 
 func taintText(t corev1.Taint) string {
-	if t.Value == "" {
-		return t.Key + ":" + string(t.Effect)
+	text := t.Key
+	if t.Value != "" {
+		text += "=" + t.Value
 	}
-	return t.Key + "=" + t.Value + ":" + string(t.Effect)
+	if t.Effect != "" {
+		text += ":" + string(t.Effect)
+	}
+	return text
 }
 
 // allocated are the pods of a node, and what they were promised.

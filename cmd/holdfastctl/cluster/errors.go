@@ -44,29 +44,38 @@ var mends = map[codes.Code]string{
 // explain is an error with what can be done about it.
 func (s *session) explain(cmd *cobra.Command, err error) string {
 	text := err.Error()
-	st, remote := status.FromError(unwrapped(err))
+	if st, remote := status.FromError(unwrapped(err)); remote && st.Code() != codes.Unknown {
+		return s.answered(st.Code(), text)
+	}
 	var wrong *usageError
 	switch {
-	case remote && (st.Code() == codes.Unavailable || st.Code() == codes.DeadlineExceeded):
-		return s.unreachable(text)
 	case errors.Is(err, context.DeadlineExceeded):
 		return s.unreachable(text)
-	case errors.Is(err, context.Canceled) || remote && st.Code() == codes.Canceled:
+	case errors.Is(err, context.Canceled):
 		return "error: interrupted"
-	case remote && reasons[st.Code()] != "":
-		text = fmt.Sprintf("Error from server (%s): %s", reasons[st.Code()], text)
-		if mend := mends[st.Code()]; mend != "" && !strings.Contains(text, "\n") {
-			text += "\n(" + mend + ")"
-		}
-		return text
-	case errors.As(err, &wrong):
+	case errors.As(err, &wrong) || strings.HasPrefix(text, "unknown ") || strings.HasPrefix(text, "flag needs an argument"):
 		return fmt.Sprintf("error: %s\nSee '%s --help' for usage.", text, cmd.CommandPath())
-	case errors.Is(err, api.ErrKind):
+	case errors.Is(err, api.ErrKind) && !errors.Is(err, api.ErrManifest):
 		return "error: " + text + "; see 'api-resources'"
-	case strings.HasPrefix(text, "unknown flag") || strings.HasPrefix(text, "unknown shorthand") || strings.HasPrefix(text, "unknown command"):
-		return fmt.Sprintf("error: %s\nSee '%s --help' for usage.", text, cmd.CommandPath())
 	}
 	return "error: " + text
+}
+
+// answered is an error that a server answered, or that nobody did.
+func (s *session) answered(code codes.Code, text string) string {
+	switch {
+	case code == codes.Unavailable || code == codes.DeadlineExceeded:
+		return s.unreachable(text)
+	case code == codes.Canceled:
+		return "error: interrupted"
+	case reasons[code] == "":
+		return "error: " + text
+	}
+	text = fmt.Sprintf("Error from server (%s): %s", reasons[code], text)
+	if mend := mends[code]; mend != "" && !strings.Contains(text, "\n") {
+		text += "\n(" + mend + ")"
+	}
+	return text
 }
 
 // unwrapped is the innermost error that has a status: what is around it is our own.

@@ -40,10 +40,9 @@ func (s *session) events(ctx context.Context, f *getFlags, about string, types [
 	if err := checkForm(f.form); err != nil {
 		return err
 	}
-	for _, t := range types {
-		if !strings.EqualFold(t, corev1.EventTypeNormal) && !strings.EqualFold(t, corev1.EventTypeWarning) {
-			return usage("--types %s: there are Normal and Warning", t)
-		}
+	wanted, err := ofTypes(types)
+	if err != nil {
+		return err
 	}
 	if about != "" {
 		t, err := one([]string{about})
@@ -54,10 +53,6 @@ func (s *session) events(ctx context.Context, f *getFlags, about string, types [
 		if !t.kind.Namespaced {
 			f.everywhere = true
 		}
-	}
-	wanted := func(o api.Object) bool {
-		e := o.(*corev1.Event)
-		return len(types) == 0 || slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, e.Type) })
 	}
 	found := []target{{kind: api.Event}}
 	v := s.view(f, found)
@@ -88,4 +83,17 @@ func (s *session) events(ctx context.Context, f *getFlags, about string, types [
 		return nil
 	}
 	return v.print(s.Out, list)
+}
+
+// ofTypes tells events of some types from others.
+func ofTypes(types []string) (func(api.Object) bool, error) {
+	for _, t := range types {
+		if !strings.EqualFold(t, corev1.EventTypeNormal) && !strings.EqualFold(t, corev1.EventTypeWarning) {
+			return nil, usage("--types %s: there are Normal and Warning", t)
+		}
+	}
+	return func(o api.Object) bool {
+		e := o.(*corev1.Event)
+		return len(types) == 0 || slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, e.Type) })
+	}, nil
 }

@@ -63,22 +63,9 @@ func (s *session) getAll(ctx context.Context, f *getFlags, args []string) error 
 		return s.watchAll(ctx, f, found)
 	}
 	v := s.view(f, found)
-	var list []api.Object
-	failed := false
-	for _, t := range found {
-		items, err := s.find(ctx, []target{t}, f.selection)
-		if err != nil {
-			if f.ignoreNotFound && t.name != "" && isNotFound(err) {
-				continue
-			}
-			if len(found) == 1 || !isNotFound(err) {
-				return err
-			}
-			fmt.Fprintln(s.Err, s.explain(nil, err))
-			failed = true
-			continue
-		}
-		list = append(list, items...)
+	list, failed, err := s.gather(ctx, f, found)
+	if err != nil {
+		return err
 	}
 	if err := v.print(s.Out, list); err != nil {
 		return err
@@ -90,6 +77,24 @@ func (s *session) getAll(ctx context.Context, f *getFlags, args []string) error 
 		s.nothing(f, found)
 	}
 	return nil
+}
+
+// gather reads what there is of several objects. Those that are not there have been
+// said: failed.
+func (s *session) gather(ctx context.Context, f *getFlags, found []target) (list []api.Object, failed bool, err error) {
+	for _, t := range found {
+		items, err := s.find(ctx, []target{t}, f.selection)
+		switch {
+		case err == nil:
+			list = append(list, items...)
+		case !isNotFound(err) || t.name == "" || len(found) == 1 && !f.ignoreNotFound:
+			return nil, false, err
+		case !f.ignoreNotFound:
+			fmt.Fprintln(s.Err, s.explain(nil, err))
+			failed = true
+		}
+	}
+	return list, failed, nil
 }
 
 // nothing says on standard error that there is nothing.
@@ -106,9 +111,10 @@ type view struct {
 	s                             *session
 	form                          string
 	labels, noHeaders, everywhere bool
-	prefixed                      bool // Names begin with the kind.
-	single                        bool // One object was named: no list around it.
-	kind                          *api.Kind
+	prefixed                      bool      // Names begin with the kind.
+	single                        bool      // One object was named: no list around it.
+	kind                          *api.Kind // Of the table that is being printed.
+	columns                       columns
 	grid                          *grid
 }
 
@@ -150,17 +156,17 @@ func (v *view) print(out io.Writer, list []api.Object) error {
 // row adds an object to the table of its kind, which begins when there is none.
 func (v *view) row(out io.Writer, o api.Object) {
 	k := api.KindOf(o)
-	c := columnsOf(k)
 	if k != v.kind {
 		if v.grid != nil {
 			v.grid.flush()
 			io.WriteString(out, "\n")
 		}
-		v.kind, v.grid = k, &grid{out: out}
-		if !v.noHeaders {
+		v.kind, v.columns, v.grid = k, columnsOf(k), &grid{out: out}
+		if c := v.columns; !v.noHeaders {
 			v.grid.add(v.line(c, slices.Concat(c.names, c.wide), "NAMESPACE", "LABELS")...)
 		}
 	}
+	c := v.columns
 	cells := c.cells(o, v.s.Clock.Wall())
 	if v.prefixed && c.names[0] == "NAME" {
 		cells[0] = title(k) + "/" + cells[0]
@@ -227,23 +233,34 @@ func sides(args []string) (first string, ours, theirs bool) {
 			}
 			continue
 		}
-		name, value, has := strings.Cut(strings.TrimLeft(a, "-"), "=")
-		if !has && i+1 < len(args) {
-			value = args[i+1]
+		next := ""
+		if i+1 < len(args) {
+			next = args[i+1]
 		}
-		switch {
-		case name == "w" || name == "write-out":
-			theirs = theirs || name != "w" || slices.Contains(storeForms, value)
-		case slices.Contains(objectFlags, name):
-			ours = true
-		case name != "h" && name != "help":
-			theirs = true
-		}
+		o, t := sideOf(a, next)
+		ours, theirs = ours || o, theirs || t
 		if takesValue(a) {
 			i++
 		}
 	}
 	return first, ours, theirs
+}
+
+// sideOf says whose a flag is; -w is the store's where a form of it follows.
+func sideOf(flag, next string) (ours, theirs bool) {
+	name, value, has := strings.Cut(strings.TrimLeft(flag, "-"), "=")
+	if !has {
+		value = next
+	}
+	switch {
+	case name == "h" || name == "help":
+		return false, false
+	case name == "w":
+		return false, slices.Contains(storeForms, value)
+	case slices.Contains(objectFlags, name):
+		return true, false
+	}
+	return false, true
 }
 
 var (

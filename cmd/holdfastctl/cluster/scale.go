@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 	appsv1 "k8s.io/api/apps/v1"
@@ -48,7 +50,7 @@ func (s *session) scale(ctx context.Context, f *scaleFlags, args []string) error
 		r := &kubepb.ScaleRequest{Object: &kubepb.Ref{Kind: k.Name, Namespace: o.GetNamespace(), Name: o.GetName()}, Replicas: f.replicas}
 		if f.current >= 0 {
 			if now := replicasOf(o); now != f.current {
-				return usage("%s has %d replicas, not --current-replicas=%d: nothing was changed", titled(o), now, f.current)
+				return fmt.Errorf("%s has %d replicas, not --current-replicas=%d: nothing was changed", titled(o), now, f.current)
 			}
 			version, err := api.ParseVersion(o.GetResourceVersion())
 			if err != nil {
@@ -90,7 +92,7 @@ func (s *session) chosen(ctx context.Context, args []string, sel selection, kind
 	}
 	list, err := s.find(ctx, found, sel)
 	if err == nil && len(list) == 0 {
-		return nil, usage("no objects match: nothing was changed")
+		return nil, errors.New("no objects match: nothing was changed")
 	}
 	return list, err
 }

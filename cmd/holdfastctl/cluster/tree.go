@@ -200,7 +200,7 @@ func containerLine(p *corev1.Pod, c *corev1.Container) string {
 			state = st.State.Waiting.Reason
 		}
 		if n := all[i].RestartCount; n > 0 {
-			state += fmt.Sprintf(", %d restarts", n)
+			state += ", " + times(n, "restart")
 		}
 	}
 	return fmt.Sprintf("container/%s  %s, image %s", c.Name, state, c.Image)

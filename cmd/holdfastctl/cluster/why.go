@@ -72,11 +72,11 @@ func (s *session) why(ctx context.Context, t target) error {
 	g := &grid{out: s.Out}
 	for _, e := range events {
 		cells := eventCells(e, now)
-		times := ""
+		often := ""
 		if e.Count > 1 {
-			times = fmt.Sprintf(" (%d times)", e.Count)
+			often = fmt.Sprintf(" (%d times)", e.Count)
 		}
-		g.add("  "+cells[0]+" ago", e.Type, e.Reason, cells[4]+times)
+		g.add("  "+cells[0]+" ago", e.Type, e.Reason, cells[4]+often)
 	}
 	g.flush()
 	return nil
@@ -125,7 +125,7 @@ func troubles(p *corev1.Pod, now time.Time) []string {
 			lines = append(lines, name+" ended: "+ended(e, now))
 		}
 		if e := st.LastTerminationState.Terminated; e != nil {
-			lines = append(lines, fmt.Sprintf("%s was restarted %d times, last after it ended: %s", name, st.RestartCount, ended(e, now)))
+			lines = append(lines, fmt.Sprintf("%s has %s, the last after it ended: %s", name, times(st.RestartCount, "restart"), ended(e, now)))
 		}
 	}
 	if len(p.Finalizers) > 0 && p.DeletionTimestamp != nil {
@@ -159,12 +159,12 @@ func (s *session) decisions(all []*kubepb.Decision, now time.Time) {
 		if d.Node != "" {
 			where = "chose node " + d.Node
 		}
-		s.printf("\nThe scheduler %s %s ago, of %d nodes it looked at.\n", where, age, d.Nodes)
+		s.printf("\nThe scheduler %s %s ago, of %s that it looked at.\n", where, age, times(d.Nodes, "node"))
 		if d.Note != "" {
 			s.printf("  %s\n", printable(d.Note))
 		}
 		for _, r := range d.Reasons[:min(len(d.Reasons), reasonsShownMax)] {
-			s.printf("  %s: %s (%s)\n", nodesText(r.Nodes), printable(r.Text), r.Plugin)
+			s.printf("  %s: %s (%s)\n", times(r.Nodes, "node"), printable(r.Text), r.Plugin)
 		}
 		if len(d.Scores) > 0 {
 			g := &grid{out: s.Out}
@@ -175,7 +175,7 @@ func (s *session) decisions(all []*kubepb.Decision, now time.Time) {
 			g.flush()
 		}
 		if i == 0 && len(all) > 1 {
-			s.printf("\nBefore that it tried %d times; the last:\n", len(all)-1)
+			s.printf("\nIt had tried before, %d times that it remembers; the last:\n", len(all)-1)
 		}
 		if i == 1 {
 			return
@@ -183,11 +183,12 @@ func (s *session) decisions(all []*kubepb.Decision, now time.Time) {
 	}
 }
 
-func nodesText(n int32) string {
+// times is so many of a thing.
+func times(n int32, thing string) string {
 	if n == 1 {
-		return "1 node"
+		return "1 " + thing
 	}
-	return fmt.Sprintf("%d nodes", n)
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func parts(plugins map[string]int64) string {
