@@ -54,6 +54,7 @@ func newTerminal(t *testing.T) *terminal {
 	tt.cluster = kubetest.Start(t, func(c *state.Config) {
 		c.Clock = tt.clock
 		c.Random = rand.NewChaCha8([32]byte{1})
+		c.Explainer = decided{tt.clock}
 	})
 	tt.admin = tt.cluster.Client(tt.user)
 	c := &kubecontext.Config{Current: "test"}
@@ -62,6 +63,20 @@ func newTerminal(t *testing.T) *terminal {
 		t.Fatal(err)
 	}
 	return tt
+}
+
+// decided is a scheduler that remembers two attempts for one pod.
+type decided struct{ clock stopped }
+
+func (d decided) Explain(_ context.Context, pod *kubepb.Ref) (*kubepb.ExplainResponse, error) {
+	if pod.Name != "web-2-b" {
+		return &kubepb.ExplainResponse{}, nil
+	}
+	at := func(ago time.Duration) int64 { return d.clock.Wall().Add(-ago).UnixNano() }
+	return &kubepb.ExplainResponse{Decisions: []*kubepb.Decision{
+		{Time: at(time.Minute), Nodes: 3, Reasons: []*kubepb.Reason{{Plugin: "Fit", Text: "too little cpu", Nodes: 2}, {Plugin: "Taints", Text: "taint key", Nodes: 1}}},
+		{Time: at(2 * time.Minute), Node: "n1", Nodes: 3, Note: "the bind was refused: no room", Scores: []*kubepb.Score{{Node: "n1", Total: 90, Plugins: map[string]int64{"Spread": 50, "Balance": 40}}}},
+	}}, nil
 }
 
 func (tt *terminal) config(out, err *bytes.Buffer) Config {
@@ -197,6 +212,15 @@ func (tt *terminal) run(c golden.Command) string {
 			return "error: " + err.Error()
 		}
 		return ""
+	case "sample":
+		_, err := tt.cluster.Client(auth.Node(c.Arg("node"))).RPC().Sample(tt.t.Context(), &kubepb.SampleRequest{
+			Node: c.Arg("node"), Use: &kubepb.Use{CpuMillis: 1500, MemoryBytes: 3 << 30},
+			Pods: []*kubepb.PodUse{{Namespace: "default", Name: c.Arg("pod"), Uid: tt.uid(c.Arg("pod")), Containers: map[string]*kubepb.Use{"c": {CpuMillis: 50, MemoryBytes: 64 << 20}}}},
+		})
+		if err != nil {
+			return "error: " + err.Error()
+		}
+		return ""
 	case "file":
 		name := c.Arg("name")
 		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
@@ -227,6 +251,14 @@ func (tt *terminal) run(c golden.Command) string {
 	}
 	tt.t.Fatalf("line %d: there is no command %s", c.Line, c.Name)
 	return ""
+}
+
+func (tt *terminal) uid(pod string) string {
+	o, err := tt.admin.Get(tt.t.Context(), api.Pod, "default", pod)
+	if err != nil {
+		tt.t.Fatal(err)
+	}
+	return string(o.GetUID())
 }
 
 func TestWhatIsTypedPrintsWhatTheTranscriptSays(t *testing.T) {
