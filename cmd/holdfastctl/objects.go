@@ -31,7 +31,7 @@ func (c *ctl) runObjects(ctx context.Context, args []string) (code int, ok bool)
 func (c *ctl) objectCommands() []*cobra.Command {
 	var all []*cobra.Command
 	for _, verb := range cluster.Verbs() {
-		all = append(all, &cobra.Command{
+		stub := &cobra.Command{
 			Use: verb.Use, Short: verb.Short, DisableFlagParsing: true,
 			PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
 			RunE: func(cmd *cobra.Command, args []string) error {
@@ -40,7 +40,11 @@ func (c *ctl) objectCommands() []*cobra.Command {
 				}
 				return nil
 			},
+		}
+		stub.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
+			cluster.Run(cmd.Context(), c.objects(), []string{verb.Name(), "--help"})
 		})
+		all = append(all, stub)
 	}
 	return all
 }
