@@ -6,7 +6,6 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 )
 
 // DefaultPath is where the file is: what HOLDFAST_CONFIG says, or .holdfast/config in
@@ -49,8 +48,14 @@ func caller(getenv func(string) string) (person, bool) {
 // itself: what a symbolic link points at is not touched.
 func giveTo(getenv func(string) string, path string) error {
 	p, ok := caller(getenv)
-	if !ok || !strings.HasPrefix(filepath.Clean(path), filepath.Clean(p.home)+string(filepath.Separator)) {
+	if !ok || !within(p.home, path) {
 		return nil
 	}
 	return os.Lchown(path, p.uid, p.gid)
+}
+
+// within reports whether a path is below a folder.
+func within(folder, path string) bool {
+	rel, err := filepath.Rel(folder, path)
+	return err == nil && filepath.IsLocal(rel) && rel != "."
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -181,7 +182,8 @@ func (s *session) setContextCommand() *cobra.Command {
 			set  func()
 		}{
 			{"namespace", func() { x.Namespace = s.namespace }}, {"server", func() { x.Server = server }},
-			{"certificate-authority", func() { x.CA = ca }}, {"client-certificate", func() { x.Cert = cert }}, {"client-key", func() { x.Key = key }},
+			{"certificate-authority", func() { x.CA = absolute(ca) }}, {"client-certificate", func() { x.Cert = absolute(cert) }},
+			{"client-key", func() { x.Key = absolute(key) }},
 		} {
 			if fs.Changed(f.name) {
 				f.set()
@@ -204,6 +206,15 @@ func (s *session) setContextCommand() *cobra.Command {
 	fs.StringVar(&cert, "client-certificate", "", "file of the certificate that is shown")
 	fs.StringVar(&key, "client-key", "", "file of its key")
 	return cmd
+}
+
+// absolute is a path that means the same from the folder of the contexts.
+func absolute(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return path // There is no working folder: as it was typed.
+	}
+	return abs
 }
 
 func (s *session) deleteContextCommand() *cobra.Command {
