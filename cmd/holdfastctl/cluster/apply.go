@@ -62,6 +62,9 @@ func (f *writeFlags) check(args []string) error {
 	case f.force:
 		return usage("--force is not supported: delete the object and apply it again")
 	}
+	if err := checkDone(f.form); err != nil {
+		return err
+	}
 	return f.dry.check()
 }
 

@@ -52,6 +52,9 @@ func (f *madeFlags) declare(cmd *cobra.Command) {
 
 // create checks and makes one object that flags describe.
 func (s *session) create(ctx context.Context, f *madeFlags, o api.Object) error {
+	if err := checkDone(f.form); err != nil {
+		return err
+	}
 	if err := f.dry.check(); err != nil {
 		return err
 	}

@@ -41,7 +41,8 @@ var mends = map[codes.Code]string{
 	codes.Unimplemented:    "the server that answered does not run this part",
 }
 
-// explain is an error with what can be done about it.
+// explain is an error with what can be done about it. cmd is nil where a command goes
+// on with others.
 func (s *session) explain(cmd *cobra.Command, err error) string {
 	text := err.Error()
 	if st, remote := status.FromError(unwrapped(err)); remote && st.Code() != codes.Unknown {
@@ -54,6 +55,9 @@ func (s *session) explain(cmd *cobra.Command, err error) string {
 	case errors.Is(err, context.Canceled):
 		return "error: interrupted"
 	case errors.As(err, &wrong) || strings.HasPrefix(text, "unknown ") || strings.HasPrefix(text, "flag needs an argument"):
+		if cmd == nil { // One of several objects.
+			return "error: " + text
+		}
 		return fmt.Sprintf("error: %s\nSee '%s --help' for usage.", text, cmd.CommandPath())
 	case errors.Is(err, api.ErrKind) && !errors.Is(err, api.ErrManifest):
 		return "error: " + text + "; see 'api-resources'"
@@ -99,7 +103,10 @@ var hints = []struct{ sign, mend string }{
 }
 
 func (s *session) unreachable(text string) string {
-	mend := fmt.Sprintf("no answer within %v; give it more with --request-timeout", s.timeout)
+	mend := "try again; 'holdfastctl status' shows how the store below does"
+	if strings.Contains(text, context.DeadlineExceeded.Error()) {
+		mend = fmt.Sprintf("no answer within %v; give it more with --request-timeout", s.timeout)
+	}
 	for _, h := range hints {
 		if strings.Contains(text, h.sign) {
 			mend = h.mend

@@ -90,10 +90,16 @@ func (s *session) done(o api.Object, form, what string) error {
 		}
 		_, err = s.Out.Write(text)
 		return err
-	default:
-		return usage("-o %s: of what was written there are json, yaml and name", form)
 	}
 	return nil
+}
+
+// checkDone refuses a form that done has not, before anything is written.
+func checkDone(form string) error {
+	if slices.Contains([]string{"", "name", "json", "yaml"}, form) {
+		return nil
+	}
+	return usage("-o %s: of what was written there are json, yaml and name", form)
 }
 
 // joined is words with what they are divided by, <none> if there are none.
