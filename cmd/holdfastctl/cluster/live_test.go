@@ -121,12 +121,13 @@ type forgetful struct {
 	once   sync.Once
 	events int
 	change func()
+	end    error
 }
 
 func (f *forgetful) NewStream(ctx context.Context, d *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	s, err := f.ClientConnInterface.NewStream(ctx, d, method, opts...)
 	if err == nil {
-		f.once.Do(func() { s = &shortStream{ClientStream: s, left: f.events, change: f.change} })
+		f.once.Do(func() { s = &shortStream{ClientStream: s, left: f.events, change: f.change, end: f.end} })
 	}
 	return s, err
 }
@@ -135,37 +136,44 @@ type shortStream struct {
 	grpc.ClientStream
 	left   int
 	change func()
+	end    error
 }
 
 func (s *shortStream) RecvMsg(m any) error {
 	if s.left == 0 {
 		s.change()
-		return status.Error(codes.OutOfRange, "watch of configmaps: expired: list anew")
+		return s.end
 	}
 	s.left--
 	return s.ClientStream.RecvMsg(m)
 }
 
-func TestAWatchThatExpiredShowsWhatChangedMeanwhileAndGoesOn(t *testing.T) {
-	tt := newTerminal(t)
-	tt.put("a", "blue")
-	r := tt.start("get cm -w", func(c *Config) {
-		dial := c.Dial
-		c.Dial = func(x *kubecontext.Context) (grpc.ClientConnInterface, error) {
-			cc, err := dial(x)
-			return &forgetful{ClientConnInterface: cc, events: 1, change: func() { tt.put("c", "green") }}, err
-		}
-	})
-	r.out.shows(t, "\na ")
-	tt.put("b", "red")
-	r.out.shows(t, "\nc ")
-	tt.put("d", "grey")
-	r.out.shows(t, "\nd ")
-	r.stop()
-	r.ends(t, 0)
-	want := "NAME   DATA   AGE\na      1      0s\nb      1      0s\nc      1      0s\nd      1      0s\n"
-	if r.out.String() != want || r.err.String() != "" {
-		t.Errorf("printed:\n%s%swant:\n%s", r.out, r.err, want)
+func TestAWatchThatExpiredOrBrokeShowsWhatChangedMeanwhileAndGoesOn(t *testing.T) {
+	for _, end := range []error{
+		status.Error(codes.OutOfRange, "watch of configmaps: expired: list anew"), status.Error(codes.Unavailable, "the connection was lost"),
+	} {
+		t.Run(status.Code(end).String(), func(t *testing.T) {
+			tt := newTerminal(t)
+			tt.put("a", "blue")
+			r := tt.start("get cm -w", func(c *Config) {
+				dial := c.Dial
+				c.Dial = func(x *kubecontext.Context) (grpc.ClientConnInterface, error) {
+					cc, err := dial(x)
+					return &forgetful{ClientConnInterface: cc, events: 1, change: func() { tt.put("c", "green") }, end: end}, err
+				}
+			})
+			r.out.shows(t, "\na ")
+			tt.put("b", "red")
+			r.out.shows(t, "\nc ")
+			tt.put("d", "grey")
+			r.out.shows(t, "\nd ")
+			r.stop()
+			r.ends(t, 0)
+			want := "NAME   DATA   AGE\na      1      0s\nb      1      0s\nc      1      0s\nd      1      0s\n"
+			if r.out.String() != want || r.err.String() != "" {
+				t.Errorf("printed:\n%s%swant:\n%s", r.out, r.err, want)
+			}
+		})
 	}
 }
 
