@@ -120,6 +120,7 @@ func (c *ctl) getCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get [options] <key> [range_end]",
 		Short: "Gets the key or a range of keys",
+		Long:  c.getHelp(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.get(cmd.Context(), &f, args)
 		},

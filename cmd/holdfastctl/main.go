@@ -39,6 +39,9 @@ func main() {
 
 // run executes one command line and returns the exit code.
 func (c *ctl) run(ctx context.Context, args []string) int {
+	if code, ok := c.runObjects(ctx, args); ok {
+		return code
+	}
 	root := c.rootCommand()
 	root.SetArgs(args)
 	root.SetIn(c.in)

@@ -48,6 +48,7 @@ const (
 )
 
 var groups = []*cobra.Group{
+	{ID: groupObjects, Title: "Commands for objects of a cluster (and 'get', where it names a kind: see 'get --help')"},
 	{ID: groupKV, Title: "Key-value commands"},
 	{ID: groupConcurrency, Title: "Concurrency commands"},
 	{ID: groupCluster, Title: "Cluster maintenance commands"},
@@ -72,6 +73,8 @@ func (c *ctl) rootCommand() *cobra.Command {
 			root.AddCommand(cmd)
 		}
 	}
+	add(groupObjects, c.objectCommands()...)
+	add(groupKV, c.kvCommand())
 	add(groupKV, c.getCommand(), c.putCommand(), c.delCommand(), c.txnCommand(), c.watchCommand(), c.leaseCommand(), c.compactionCommand())
 	add(groupConcurrency, c.lockCommand(), c.electCommand())
 	add(groupCluster, c.statusCommand(), c.memberCommand(), c.endpointCommand(), c.alarmCommand(), c.defragCommand(), c.moveLeaderCommand(), c.downgradeCommand(), c.snapshotCommand())

@@ -16,3 +16,6 @@ var ErrPatch = errors.New("the patch cannot be applied")
 
 // ErrManifest is that of a file that is no list of objects.
 var ErrManifest = errors.New("not a manifest")
+
+// ErrField is that of a path that leads to no field.
+var ErrField = errors.New("there is no such field")
