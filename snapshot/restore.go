@@ -16,6 +16,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/mvcc"
+	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/raftnode/wal"
 )
 
@@ -46,12 +47,21 @@ func ReadHeader(fsys vfs.FS, path string) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := newReader(io.NewSectionReader(f, 0, size))
+	h, err := HeaderOf(io.NewSectionReader(f, 0, size))
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", path, err)
 	}
+	return &Status{Totals: Totals{Bytes: size}, Header: h}, nil
+}
+
+// HeaderOf returns the header that a snapshot begins with, and reads no further.
+func HeaderOf(from io.Reader) (*holdfastpb.SnapshotHeader, error) {
+	r, err := newReader(from)
+	if err != nil {
+		return nil, err
+	}
 	r.close()
-	return &Status{Totals: Totals{Bytes: size}, Header: r.header}, nil
+	return r.header, nil
 }
 
 // Restore makes the data directories of a plan. Each is made beside its target
