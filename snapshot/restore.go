@@ -163,10 +163,23 @@ func (r *restorer) make(in *reader, err error) error {
 		return err
 	}
 	defer in.close()
-	first := r.sites[0]
-	generation, err := r.build(in, first)
+	generation, err := r.generations(in)
 	if err != nil {
-		return fmt.Errorf("member %s: %w", first.member.Name, err)
+		return errors.Join(err, r.forget())
+	}
+	for _, s := range r.sites {
+		if err := r.complete(s, generation); err != nil {
+			return fmt.Errorf("member %s: %w", s.member.Name, err)
+		}
+	}
+	return nil
+}
+
+// generations gives every site its state, and tells in which generation.
+func (r *restorer) generations(in *reader) (generation int, err error) {
+	first := r.sites[0]
+	if generation, err = r.build(in, first); err != nil {
+		return 0, fmt.Errorf("member %s: %w", first.member.Name, err)
 	}
 	// What the first member has is closed: its base is read again as it lies there
 	// while the others get their copies.
@@ -179,15 +192,20 @@ func (r *restorer) make(in *reader, err error) error {
 			return copyTree(ctx, r.cfg.FS, first.dir.Generation(generation), s.dir.Generation(generation), true)
 		})
 	}
-	if err := tasks.Wait(); err != nil {
-		return err
-	}
+	return generation, tasks.Wait()
+}
+
+// forget removes generations that were not finished. Nothing says yet that they
+// are anybody's, and the next try would only put them aside: a target that was an
+// empty folder would fill up.
+func (r *restorer) forget() error {
+	var errs []error
 	for _, s := range r.sites {
-		if err := r.complete(s, generation); err != nil {
-			return fmt.Errorf("member %s: %w", s.member.Name, err)
+		for _, generation := range []int{firstGeneration, secondGeneration} {
+			errs = append(errs, r.cfg.FS.RemoveAll(s.dir.Generation(generation)))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // unlock gives back what run has locked.
