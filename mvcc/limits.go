@@ -55,7 +55,7 @@ const (
 	// What the index of a segment may take, as it is written, in a store that is
 	// filled: memory is bounded there. Where values are large a segment still gets
 	// its size: a member keeps the files of all of them open.
-	fillIndexBytes = 8 << 20
+	fillIndexBytes = 4 << 20
 	// Tables that are larger together are not merged: they would not fit one.
 	tableBytesMax = 1 << 30
 
