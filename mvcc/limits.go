@@ -52,6 +52,10 @@ const (
 	mergeLagBytesMax = 1 << 30
 	// A stream that keeps a revision from being merged is ended after so long.
 	pinWaitMax = 30 * time.Second
+	// What the index of a segment may take, as it is written, in a store that is
+	// filled: memory is bounded there. Where values are large a segment still gets
+	// its size: a member keeps the files of all of them open.
+	fillIndexBytes = 4 << 20
 	// Tables that are larger together are not merged: they would not fit one.
 	tableBytesMax = 1 << 30
 

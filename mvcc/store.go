@@ -61,7 +61,8 @@ type Config struct {
 	OnCheckpoint func(Checkpoint)
 
 	// Filling says that the store is filled and closed, and serves nobody: history
-	// is then not made ready for many syncs.
+	// is then not made ready for many syncs, and a segment also ends when its index
+	// takes much memory.
 	Filling bool
 
 	// Manual leaves background work to the owner, who calls Step: a simulation

@@ -191,8 +191,7 @@ func (e *Entry) appendRecord() error {
 // publish shows a state, with its small rows, and seals the active segment when
 // it is time. Apply goroutine only.
 func (s *Store) publish(st *state, compacted backend.Point, rows []rowChange) error {
-	seal := compacted != s.state.Load().layout.compacted || st.mark.Offset >= s.cfg.SegmentBytes ||
-		s.state.Load().layout.active.list.full()
+	seal := compacted != s.state.Load().layout.compacted || st.mark.Offset >= s.cfg.SegmentBytes || s.indexFull()
 	if before := s.state.Load(); before.mark.Segment == st.mark.Segment {
 		st.written = before.written + st.mark.Offset - before.mark.Offset
 	}
@@ -232,6 +231,12 @@ func (s *Store) publish(st *state, compacted backend.Point, rows []rowChange) er
 		s.wake()
 	}
 	return nil
+}
+
+// indexFull reports whether the index of the active segment asks for another.
+func (s *Store) indexFull() bool {
+	active := s.state.Load().layout.active
+	return active.list.full() || s.cfg.Filling && active.bytes() >= fillIndexBytes
 }
 
 // Tx is one request being applied. It sees what it wrote itself, under the

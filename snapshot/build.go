@@ -163,11 +163,10 @@ func (b *builder) create(cfg mvcc.Config, seed mvcc.Seed) error {
 }
 
 // lean is the configuration of a store that is only filled: nobody reads its
-// newest records in memory, and the index of a segment fits into little.
+// newest records in memory.
 func lean(cfg mvcc.Config) mvcc.Config {
 	cfg.Filling = true
 	cfg.RingBytes = min(cmp.Or(cfg.RingBytes, fillRingBytes), fillRingBytes)
-	cfg.SegmentBytes = min(cmp.Or(cfg.SegmentBytes, fillSegmentBytes), fillSegmentBytes)
 	return cfg
 }
 

@@ -27,11 +27,8 @@ const (
 	// processor: a few milliseconds.
 	pieceBytes = 1 << 20
 
-	// fillRingBytes and fillSegmentBytes bound what a store takes while it is
-	// filled. Its index of a segment, as it is written, takes about as much as the
-	// segment where values are small.
-	fillRingBytes    = 4 << 20
-	fillSegmentBytes = 8 << 20
+	// fillRingBytes of history are kept in memory by a store that is filled.
+	fillRingBytes = 4 << 20
 
 	// FillBytesMax is what memory a restore may take beside the index of keys that
 	// history has changed, whatever the size of the state. Buffers take about half

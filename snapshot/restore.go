@@ -16,6 +16,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/mvcc"
+	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/raftnode/wal"
 )
 
@@ -46,12 +47,21 @@ func ReadHeader(fsys vfs.FS, path string) (*Status, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := newReader(io.NewSectionReader(f, 0, size))
+	h, err := HeaderOf(io.NewSectionReader(f, 0, size))
 	if err != nil {
 		return nil, fmt.Errorf("snapshot %s: %w", path, err)
 	}
+	return &Status{Totals: Totals{Bytes: size}, Header: h}, nil
+}
+
+// HeaderOf returns the header that a snapshot begins with, and reads no further.
+func HeaderOf(from io.Reader) (*holdfastpb.SnapshotHeader, error) {
+	r, err := newReader(from)
+	if err != nil {
+		return nil, err
+	}
 	r.close()
-	return &Status{Totals: Totals{Bytes: size}, Header: r.header}, nil
+	return r.header, nil
 }
 
 // Restore makes the data directories of a plan. Each is made beside its target
@@ -153,10 +163,23 @@ func (r *restorer) make(in *reader, err error) error {
 		return err
 	}
 	defer in.close()
-	first := r.sites[0]
-	generation, err := r.build(in, first)
+	generation, err := r.generations(in)
 	if err != nil {
-		return fmt.Errorf("member %s: %w", first.member.Name, err)
+		return errors.Join(err, r.forget())
+	}
+	for _, s := range r.sites {
+		if err := r.complete(s, generation); err != nil {
+			return fmt.Errorf("member %s: %w", s.member.Name, err)
+		}
+	}
+	return nil
+}
+
+// generations gives every site its state, and tells in which generation.
+func (r *restorer) generations(in *reader) (generation int, err error) {
+	first := r.sites[0]
+	if generation, err = r.build(in, first); err != nil {
+		return 0, fmt.Errorf("member %s: %w", first.member.Name, err)
 	}
 	// What the first member has is closed: its base is read again as it lies there
 	// while the others get their copies.
@@ -169,15 +192,20 @@ func (r *restorer) make(in *reader, err error) error {
 			return copyTree(ctx, r.cfg.FS, first.dir.Generation(generation), s.dir.Generation(generation), true)
 		})
 	}
-	if err := tasks.Wait(); err != nil {
-		return err
-	}
+	return generation, tasks.Wait()
+}
+
+// forget removes generations that were not finished. Nothing says yet that they
+// are anybody's, and the next try would only put them aside: a target that was an
+// empty folder would fill up.
+func (r *restorer) forget() error {
+	var errs []error
 	for _, s := range r.sites {
-		if err := r.complete(s, generation); err != nil {
-			return fmt.Errorf("member %s: %w", s.member.Name, err)
+		for _, generation := range []int{firstGeneration, secondGeneration} {
+			errs = append(errs, r.cfg.FS.RemoveAll(s.dir.Generation(generation)))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // unlock gives back what run has locked.

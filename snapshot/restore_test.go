@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
@@ -354,9 +355,10 @@ func TestACrashedRestoreIsRunAgain(t *testing.T) {
 	crash := errors.New("crash")
 	for step := 0; ; step++ {
 		cfg := restoreConfig()
-		left := step
+		var left atomic.Int64 // The first member is verified while the others get their copies.
+		left.Store(int64(step))
 		cfg.FS = &failingFS{FS: vfs.OS(), fail: func() error {
-			if left--; left < 0 {
+			if left.Add(-1) < 0 {
 				return crash
 			}
 			return nil

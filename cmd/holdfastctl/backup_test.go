@@ -58,6 +58,7 @@ func TestABadWriteIsUndoneFromTheArchive(t *testing.T) {
 	if err := os.Mkdir("out", 0o700); err != nil {
 		t.Fatal(err)
 	}
+	interrupted(tt, folder, restore)
 	got = tt.must(restore...)
 	if !strings.Contains(got, "holdfast --name n0") || !strings.Contains(got, "holdfast --name n1") {
 		t.Errorf("restore: %s", got)
@@ -73,6 +74,32 @@ func TestABadWriteIsUndoneFromTheArchive(t *testing.T) {
 	refusals(tt, url, restore)
 	if got := tt.must(append(restore, "--replace", "--member", "n1", "--nonce", "7")...); !strings.Contains(got, "--nonce 7") || !strings.Contains(got, "--to index=") {
 		t.Errorf("one member: %s", got)
+	}
+}
+
+// interrupted is a restore into an empty folder, as a mount point is, that fails
+// for want of an object: the same command shall do when that is there.
+func interrupted(tt *terminalTest, folder string, restore []string) {
+	tt.t.Helper()
+	bases, err := filepath.Glob(folder + "/*/tl/*/base/*/part-*")
+	if err != nil || len(bases) == 0 {
+		tt.t.Fatalf("pieces: %q, %v", bases, err)
+	}
+	if err := os.MkdirAll("out/n0", 0o700); err != nil {
+		tt.t.Fatal(err)
+	}
+	for _, name := range bases {
+		if err := os.Rename(name, name+"-away"); err != nil {
+			tt.t.Fatal(err)
+		}
+	}
+	if _, stderr, code := tt.run(0, "", restore...); code != exitFailed || !strings.Contains(stderr, "part-") {
+		tt.t.Errorf("without the base: %d, %s", code, stderr)
+	}
+	for _, name := range bases {
+		if err := os.Rename(name+"-away", name); err != nil {
+			tt.t.Fatal(err)
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -188,22 +187,8 @@ func (c *ctl) restorePoint(ctx context.Context, p *pointFlags, f *restoreFlags, 
 
 // restoreAs does what the plans say.
 func (c *ctl) restoreAs(ctx context.Context, a *archive.Archive, plan *archive.Plan, members *snapshot.Plan, p *pointFlags, f *restoreFlags, o snapshot.RestoreOptions) error {
-	if err := emptyTargets(members); err != nil {
-		return exit(exitFailed, err)
-	}
 	if o.Only != "" { // The archive may go on: all of them stand at the same point, with the same revision.
 		f.others = otherMembers(p, f, fmt.Sprintf("--to index=%s %s", plan.To.Position(), sameRevision(o)))
 	}
 	return c.makeMembers(f, members, o, func(cfg snapshot.RestoreConfig) error { return a.RestoreTo(ctx, cfg, plan, members) })
-}
-
-// emptyTargets finds what would be in the way before anything is fetched.
-func emptyTargets(p *snapshot.Plan) error {
-	for _, m := range p.Members {
-		names, err := os.ReadDir(m.DataDir)
-		if m.Make && !p.Replace && err == nil && len(names) > 0 {
-			return fmt.Errorf("%s holds something: %w; choose another data-dir, or --replace to rename it aside", m.DataDir, snapshot.ErrNotEmpty)
-		}
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/mvcc"
 )
 
 const (
@@ -13,6 +14,10 @@ const (
 	// clients write: a seventh of one processor is what it then takes of them.
 	mannersRest    = 6
 	mannersRestMax = time.Second // A piece that took long has waited for others already.
+	// mannersGrowthMax is how far the store may grow while work rests that holds up
+	// merges: what is written meanwhile counts in the quota, and a compaction gives
+	// none of it back.
+	mannersGrowthMax = 256 << 20
 )
 
 // Manners are those of long work beside the log, as a snapshot for a client is:
@@ -21,23 +26,30 @@ const (
 type Manners struct {
 	clock   clock.Clock
 	applied func() ident.Index
+	hurried func() bool   // Others wait for the end of it: no rest.
 	last    ident.Index   // At the end of the piece before.
 	since   time.Duration // When this piece began.
 }
 
 // Manners begins a piece of work.
 func (r *Replica) Manners() *Manners {
-	return newManners(r.cfg.Clock, func() ident.Index { return r.Store().Applied().Position.Index })
+	return newManners(r.cfg.Clock, func() ident.Index { return r.Store().Applied().Position.Index }, func() bool { return false })
 }
 
-func newManners(c clock.Clock, applied func() ident.Index) *Manners {
-	return &Manners{clock: c, applied: applied, last: applied(), since: c.Mono()}
+// mannersFrozen begins a piece of work for which a store is frozen.
+func (r *Replica) mannersFrozen(store *mvcc.Store) *Manners {
+	before := store.Bytes()
+	return newManners(r.cfg.Clock, func() ident.Index { return store.Applied().Position.Index }, func() bool { return store.Bytes()-before > mannersGrowthMax })
+}
+
+func newManners(c clock.Clock, applied func() ident.Index, hurried func() bool) *Manners {
+	return &Manners{clock: c, applied: applied, hurried: hurried, last: applied(), since: c.Mono()}
 }
 
 // GiveWay ends a piece of work and begins the next.
 func (m *Manners) GiveWay(ctx context.Context) error {
 	applied := m.applied()
-	if applied != m.last {
+	if applied != m.last && !m.hurried() {
 		rest := min(mannersRest*(m.clock.Mono()-m.since), mannersRestMax)
 		select {
 		case <-m.clock.After(rest):

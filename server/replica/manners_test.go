@@ -12,8 +12,8 @@ import (
 )
 
 func TestWorkBesideTheLogRestsOnlyWhileEntriesCome(t *testing.T) {
-	clock, index := clocktest.New(), ident.Index(1)
-	m := newManners(clock, func() ident.Index { return index })
+	clock, index, hurried := clocktest.New(), ident.Index(1), false
+	m := newManners(clock, func() ident.Index { return index }, func() bool { return hurried })
 	clock.Advance(10 * time.Millisecond)
 	if err := m.GiveWay(t.Context()); err != nil { // Nobody moves the clock: it must not wait.
 		t.Fatal(err)
@@ -35,6 +35,13 @@ func TestWorkBesideTheLogRestsOnlyWhileEntriesCome(t *testing.T) {
 			t.Errorf("after work of %v it rested %v, want %v", took, rested, want)
 		}
 	}
+	clock.Advance(time.Minute)
+	index++
+	hurried = true
+	if err := m.GiveWay(t.Context()); err != nil { // The same: nobody moves the clock.
+		t.Fatal(err)
+	}
+	hurried = false
 	gone, leave := context.WithCancel(t.Context())
 	leave()
 	clock.Advance(time.Millisecond)

@@ -363,7 +363,7 @@ func (r *Replica) SnapshotFile(ctx context.Context, by ident.MemberID) (io.Reade
 	}
 	done := func() error { return errors.Join(file.Close(), r.cfg.FS.Remove(name)) }
 	totals, err := snapshot.Write(ctx, &fileWriter{file: file}, f.Frozen, snapshot.WriteOptions{
-		Member: by, MadeUnixNano: r.cfg.Clock.Wall().UnixNano(), GiveWay: r.Manners().GiveWay,
+		Member: by, MadeUnixNano: r.cfg.Clock.Wall().UnixNano(), GiveWay: r.mannersFrozen(f.store.Store).GiveWay,
 	})
 	if err != nil {
 		return nil, 0, nil, errors.Join(err, done())

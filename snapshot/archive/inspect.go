@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/snapshot"
 	"github.com/holdfast-db/holdfast/snapshot/blobstore"
 )
 
@@ -235,20 +237,32 @@ func (i *inspector) base(f Found, id baseName) error {
 	i.seen[f.Name] = true
 	f.Note = fmt.Sprintf("%d pieces", len(m.Parts))
 	sum, whole := sha256.New(), true
-	for _, p := range m.Parts {
+	for n, p := range m.Parts {
 		name := strings.TrimSuffix(f.Name, manifestName) + p.Name
 		i.seen[name] = true
 		content, err := i.part(Found{Name: name, Timeline: f.Timeline}, id)
 		if err != nil {
 			return err
 		}
+		if n == 0 && content != nil {
+			f.Err = m.heads(f.Name, content)
+		}
 		whole = whole && content != nil
 		sum.Write(content)
 	}
-	if got := fmt.Sprintf("%x", sum.Sum(nil)); whole && got != m.SHA256 {
+	if got := fmt.Sprintf("%x", sum.Sum(nil)); f.Err == nil && whole && got != m.SHA256 {
 		f.Err = damagef(f.Name, 0, "its pieces have SHA-256 %s, it says %s", got, m.SHA256)
 	}
 	return i.tell(f)
+}
+
+// heads compares a manifest with the header in its first piece.
+func (m *Manifest) heads(name string, first []byte) error {
+	h, err := snapshot.HeaderOf(bytes.NewReader(first))
+	if err != nil {
+		return fmt.Errorf("pieces of %s: %w", name, err)
+	}
+	return m.describes(name, h)
 }
 
 // part inspects a piece and returns its content, nil when that was not seen.

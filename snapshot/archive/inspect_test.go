@@ -3,6 +3,7 @@ package archive
 import (
 	"bytes"
 	"errors"
+	"io"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -125,6 +126,44 @@ func TestAnInspectionNamesEveryChangedObjectAndNoOther(t *testing.T) {
 			t.Fatalf("change %d of %s: wrong are %q: %v", i, short, got, err)
 		}
 		store.objects[name] = good
+	}
+}
+
+// No hash covers a manifest. Where entries that changed nothing come last, and no
+// log after them, it alone tells a restore the term and the time of the state.
+func TestAManifestThatTellsAnotherStateThanItsPiecesIsRefusedAndFound(t *testing.T) {
+	c, store := newCluster(t, 34), newMemStore()
+	c.run(30)
+	c.index += 3
+	c.commit(c.store.Begin(c.index, c.term, 0))
+	a := c.archived(store, c.config(store, &alarms{}), 1, 0)
+	p, s := restoreTo(t, a, "latest")
+	if err := s.Close(); err != nil || len(p.Log) > 0 || p.Base.Last == p.To.Index {
+		t.Fatalf("log %v, base %+v: %v", p.Log, p.Base, err)
+	}
+	name := p.folder + manifestName
+	for what, change := range map[string]func(*Point){
+		"position": func(at *Point) { at.Group++ }, "index": func(at *Point) { at.Index += 100 },
+		"term": func(at *Point) { at.Term++ }, "time": func(at *Point) { at.Time += 1e17 },
+		"compacted": func(at *Point) { at.Compacted++ }, "digest": func(at *Point) { at.Digest[0]++ },
+	} {
+		m := p.Base
+		change(&m.At)
+		text, err := encodeText(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		store.objects[a.path(name)] = text
+		bad, err := a.Plan(t.Context(), 0, Target{kind: toLatest})
+		if err == nil {
+			_, err = a.Restore(t.Context(), io.Discard, bad)
+		}
+		if !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), name) {
+			t.Errorf("another %s is restored: %v", what, err)
+		}
+		if got := wrong(inspect(t, a)); !slices.Equal(got, []string{name}) {
+			t.Errorf("another %s: wrong are %q", what, got)
+		}
 	}
 }
 

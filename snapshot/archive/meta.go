@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/snapshot/blobstore"
 )
 
@@ -105,6 +106,22 @@ func (m *Manifest) validate(name string, at place, base baseName) error {
 	}
 	if offset != m.Bytes || offset == 0 {
 		return damagef(name, 0, "parts have %d bytes, it says %d", offset, m.Bytes)
+	}
+	return nil
+}
+
+// describes compares a manifest with the header of the snapshot in its pieces. No
+// hash covers it, and where nothing of the log follows it alone tells the state.
+func (m *Manifest) describes(name string, h *holdfastpb.SnapshotHeader) error {
+	at := Point{
+		Index: ident.Index(h.Applied.GetIndex()), Group: h.Applied.GetGroup(), Term: ident.Term(h.Term), Time: h.EntryTime,
+		Revision: ident.Revision(h.Revision), Compacted: ident.Revision(h.Compacted.GetRevision()), Digest: Digest(h.Digest),
+	}
+	if !bytes.Equal(h.Uuid, m.Cluster[:]) || h.ClusterId != uint64(m.ClusterID) || h.Timeline.GetNumber() != uint64(m.Timeline) {
+		return fmt.Errorf("pieces of %s hold a snapshot of cluster %x, timeline %d: %w", name, h.Uuid, h.Timeline.GetNumber(), ErrForeign)
+	}
+	if at != m.At {
+		return damagef(name, 0, "its pieces hold the state at %+v, it says %+v", at, m.At)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package archive
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -101,13 +100,7 @@ func (p *Plan) Header() *holdfastpb.SnapshotHeader {
 
 // check compares a base's own header with its manifest.
 func (p *Plan) check(h *holdfastpb.SnapshotHeader) error {
-	m := &p.Base
-	if !bytes.Equal(h.Uuid, m.Cluster[:]) || h.ClusterId != uint64(m.ClusterID) || h.Timeline.GetNumber() != uint64(m.Timeline) || h.Applied.GetIndex() != uint64(m.At.Index) ||
-		Digest(h.Digest) != m.At.Digest || h.Revision != int64(m.At.Revision) {
-		return fmt.Errorf("base %s holds a snapshot of cluster %x, timeline %d, entry %d, revision %d: %w",
-			p.folder, h.Uuid, h.Timeline.GetNumber(), h.Applied.GetIndex(), h.Revision, ErrForeign)
-	}
-	return nil
+	return p.Base.describes(p.folder+manifestName, h)
 }
 
 // logReader gives the records between a base and a target. The next segment is

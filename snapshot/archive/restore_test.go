@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/mvcc"
 	"github.com/holdfast-db/holdfast/snapshot"
+	"github.com/holdfast-db/holdfast/snapshot/blobstore"
 )
 
 var (
@@ -201,6 +203,54 @@ func TestWhatIsDamagedMissingOrSwappedIsNamedAndNothingIsInstalled(t *testing.T)
 		t.Errorf("a directory was made of what is damaged: %v", err)
 	}
 	if err := errors.Join(restored(), straight()); err != nil {
+		t.Error(err)
+	}
+}
+
+// The target may be an empty folder, as a mount point is. What a restore into it
+// has made when it fails would only take room there.
+func TestARestoreThatFailsLeavesNoStateInAnEmptyFolderAndIsRunAgain(t *testing.T) {
+	c, store := newCluster(t, 12), newMemStore()
+	c.run(20)
+	a := c.archived(store, c.config(store, &alarms{}), 1, 20)
+	p, err := a.Plan(t.Context(), 0, Target{kind: toLatest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := threeIn(t.TempDir(), p.Bump())
+	for _, m := range o.Members[:2] {
+		if err := vfs.OS().MkdirAll(m.DataDir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	members, err := snapshot.PlanRestore(p.Header(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := a.path(p.Objects[len(p.Objects)-1].Name)
+	good := store.objects[last]
+	delete(store.objects, last)
+	if err := a.RestoreTo(t.Context(), restoreConfig(), p, members); !errors.Is(err, blobstore.ErrNotFound) {
+		t.Errorf("without the last segment: %v", err)
+	}
+	for _, m := range o.Members {
+		var names []string
+		for _, dir := range []string{m.DataDir, m.DataDir + ".restoring"} {
+			if there, _ := vfs.Exists(vfs.OS(), dir); !there {
+				continue
+			}
+			list, err := vfs.OS().List(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, list...)
+		}
+		if !slices.Equal(names, []string{"LOCK"}) {
+			t.Errorf("%s: %q are left", m.Name, names)
+		}
+	}
+	store.objects[last] = good
+	if err := a.RestoreTo(t.Context(), restoreConfig(), p, members); err != nil {
 		t.Error(err)
 	}
 }
