@@ -149,7 +149,10 @@ func (s *Service) write(ctx context.Context, p *kubepb.Preconditions, dryRun boo
 func (a *attempt) decide(ctx context.Context, p *kubepb.Preconditions, f func(*attempt) error) error {
 	for range writeTriesMax {
 		a.now, a.reads, a.ops, a.written, a.warnings, a.fromHere = a.service.clock.Wall(), a.reads[:0], nil, nil, nil, false
-		err := f(a)
+		err := a.fence(p.GetFence()) // First: who leads no more shall learn that, not what else is wrong.
+		if err == nil {
+			err = f(a)
+		}
 		if err == nil {
 			err = a.guard(p)
 		}
@@ -230,7 +233,7 @@ func (a *attempt) learn(answers []*pb.ResponseOp) {
 	}
 }
 
-// guard looks at the guards and the fence of a request.
+// guard looks at the guards of a request.
 func (a *attempt) guard(p *kubepb.Preconditions) error {
 	for _, g := range p.GetGuards() {
 		k, err := checkRef(g.GetObject())
@@ -242,7 +245,7 @@ func (a *attempt) guard(p *kubepb.Preconditions) error {
 			return fmt.Errorf("guard: %s %s is at %d, not %d: %w", k.Name, full(g.Object.Namespace, g.Object.Name), at, g.ResourceVersion, errGuard)
 		}
 	}
-	return a.fence(p.GetFence())
+	return nil
 }
 
 // fence looks whether a leadership lasts.
@@ -252,7 +255,7 @@ func (a *attempt) fence(f *kubepb.Fence) error {
 	}
 	kv := a.read(f.Key)
 	if kv == nil || kv.CreateRevision != f.CreateRevision {
-		return fmt.Errorf("fence: the leadership of revision %d is over: %w", f.CreateRevision, errGuard)
+		return &fenceOver{f}
 	}
 	for i := range a.reads { // The leader may tell another value: that it leads matters.
 		if a.reads[i].key == f.Key {

@@ -89,6 +89,10 @@ const (
 	tokenBytesMax       = 1 << 10
 	csrBytesMax         = 64 << 10
 
+	// rootsInterval is how old the authorities may be that nodes are told of: they
+	// change once in years, and then in steps that wait for all nodes.
+	rootsInterval = 10 * time.Second
+
 	// budgetsMax that may protect one pod: with more nobody can say which counts.
 	budgetsMax = 1
 

@@ -320,3 +320,31 @@ func TestANodeTellsTheUseOfItsOwnPodsOnly(t *testing.T) {
 		t.Errorf("%v, %v", r, err)
 	}
 }
+
+func TestAFenceThatIsOverIsToldApartFromAGuard(t *testing.T) {
+	cluster, c := admin(t)
+	const key = "/holdfast/leader/scheduler/1"
+	r, err := cluster.Store().Put(t.Context(), client.Put{Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	create(t, c, nodeOf("n", "1"))
+	p := create(t, c, podOf("p", "1"))
+	remote := objects.New(serve(t, cluster)(subject("ann", "admin")), "test")
+	stands := &kubepb.Fence{Key: key, CreateRevision: r.Header.Revision}
+	over := &kubepb.Fence{Key: key, CreateRevision: r.Header.Revision - 1}
+	for name, c := range map[string]*objects.Client{"inside": c, "over the network": remote} {
+		_, err := c.Bind(t.Context(), &kubepb.BindRequest{Pod: &kubepb.Ref{Namespace: "default", Name: "p"}, Node: "n", Fence: over})
+		if !errors.Is(err, objects.ErrFenced) || !errors.Is(err, objects.ErrGuard) {
+			t.Errorf("%s: bind: %v", name, err)
+		}
+		// That the pod is there already is not what matters to who leads no more.
+		if _, err = objects.Create(t.Context(), c, podOf("p", "1"), objects.Option{Fence: over}); !errors.Is(err, objects.ErrFenced) {
+			t.Errorf("%s: create: %v", name, err)
+		}
+		guard := objects.Option{Fence: stands, Guards: []*kubepb.Guard{{Object: &kubepb.Ref{Kind: "Pod", Namespace: "default", Name: "p"}, ResourceVersion: 1}}}
+		if _, err = objects.Update(t.Context(), c, p, guard); !errors.Is(err, objects.ErrGuard) || errors.Is(err, objects.ErrFenced) {
+			t.Errorf("%s: guard: %v", name, err)
+		}
+	}
+}

@@ -23,6 +23,8 @@ type Authority interface {
 	Bootstrap(ctx context.Context, token, node string, csr []byte) (cert, roots []byte, err error)
 	// Sign signs the next certificate of who asks, whose subject it gets.
 	Sign(ctx context.Context, subject pkix.Name, csr []byte, profile string) (cert, roots []byte, err error)
+	// Roots are the authorities to be trusted now, in PEM.
+	Roots() ([]byte, error)
 }
 
 // Explainer says why a pod is where it is: the scheduler.
@@ -110,6 +112,7 @@ type Service struct {
 	partRates  *rates // Of the scheduler and the controllers.
 	bootstraps *rates
 	samples    samples
+	roots      roots
 
 	random struct {
 		sync.Mutex
