@@ -200,3 +200,39 @@ func TestOwnersTakeTheirsWithThemInEachOfThreeWays(t *testing.T) {
 		}
 	}
 }
+
+// TestPodsOfADeletedNodeGo: those that end already too, which nobody on a dead node
+// lets end.
+func TestPodsOfADeletedNodeGo(t *testing.T) {
+	w := newWorld(t, 3)
+	clk := clocktest.New()
+	w.run(w.manager(clk), w.lead())
+	make1(w, web(6, "one"))
+	w.done("web")
+	w.calm(clk)
+	w.die("n1")
+	w.marked("n1")
+	w.eventually("its pods terminate", func() (bool, string) {
+		clk.Advance(time.Second)
+		active, terminating := w.on("n1")
+		return active == 0 && terminating > 0, names(w.pods("default"))
+	})
+	for range 3 { // The node may come back: nobody takes them from it.
+		clk.Advance(time.Minute)
+	}
+	if _, terminating := w.on("n1"); terminating == 0 {
+		t.Fatal("pods of a node that is only silent went")
+	}
+	if err := objects.Delete[*corev1.Node](t.Context(), w.client, "", "n1"); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("its pods go with it", func() (bool, string) {
+		clk.Advance(time.Second)
+		active, terminating := w.on("n1")
+		return active+terminating == 0, names(w.pods("default"))
+	})
+	if n := len(w.pods("default")); n != 6 {
+		t.Errorf("%d pods are left: %s", n, names(w.pods("default")))
+	}
+	w.replay()
+}
