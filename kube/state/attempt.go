@@ -240,6 +240,10 @@ func (a *attempt) guard(p *kubepb.Preconditions) error {
 		if err != nil {
 			return err
 		}
+		// What a guard answers is what a read tells of its object.
+		if err := a.authorize(&auth.Request{Verb: auth.Get, Kind: k, Namespace: g.Object.Namespace, Name: g.Object.Name}); err != nil {
+			return err
+		}
 		at := a.read(k.Key(g.Object.Namespace, g.Object.Name)).GetModRevision()
 		if at != g.ResourceVersion {
 			return fmt.Errorf("guard: %s %s is at %d, not %d: %w", k.Name, full(g.Object.Namespace, g.Object.Name), at, g.ResourceVersion, errGuard)
