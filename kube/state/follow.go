@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/holdfast-db/holdfast/client"
@@ -98,7 +99,8 @@ func (s *Service) watchStore(ctx context.Context, revision int64) error {
 			upTo = kv.ModRevision // More of what the header tells may follow.
 			c := change{kv: kv, deleted: e.Type == mvccpb.Event_DELETE}
 			if !c.deleted {
-				kv.Value = append([]byte(nil), kv.Value...) // It lies in the buffer of all events.
+				// They lie in the buffer of all events.
+				kv.Key, kv.Value = slices.Clone(kv.Key), append([]byte(nil), kv.Value...)
 				c.entry = s.entryOf(kv)
 			}
 			changes = append(changes, c)
