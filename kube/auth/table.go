@@ -23,6 +23,7 @@ type row struct {
 var (
 	node        = who{"node", func(r *Request) bool { _, ok := r.Identity.NodeName(); return ok }}
 	scheduler   = who{"scheduler", func(r *Request) bool { return r.Identity.Name == SchedulerUser }}
+	apiserver   = who{"apiserver", func(r *Request) bool { return r.Identity.Name == APIServerUser }}
 	controllers = who{"controllers", func(r *Request) bool { return r.Identity.Name == ControllersUser }}
 	admin       = who{"admin", func(r *Request) bool { return r.in(AdminGroup) || r.in(MastersGroup) }}
 	edit        = who{"edit", func(r *Request) bool { return r.in(EditGroup) || r.Namespace != "" && r.in(EditGroup+":"+r.Namespace) }}
@@ -61,6 +62,8 @@ var table = []row{
 	{scheduler, []Verb{Bind}, kinds(api.Pod), nil},
 	{scheduler, []Verb{Status}, kinds(api.Pod), conditionsOnly},
 	{scheduler, []Verb{Create, Update}, kinds(api.Event), nil},
+
+	{apiserver, []Verb{Explain, Usage, Sample}, nil, nil},
 
 	{controllers, append([]Verb{Status, Evict, Scale, Usage, Explain}, append(reads, changes...)...), nil, nil},
 

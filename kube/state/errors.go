@@ -29,6 +29,7 @@ var (
 	errExpired  = errors.New("expired: list anew")
 	errFull     = errors.New("no room")
 	errNotHere  = errors.New("not available here")
+	errNoLeader = errors.New("nobody leads who could answer: try again")
 	errBehind   = errors.New("the cache has not come so far yet: try again")
 )
 
@@ -88,6 +89,7 @@ var wire = []struct {
 	{client.ErrCompacted, codes.OutOfRange},
 	{errFull, codes.ResourceExhausted},
 	{errNotHere, codes.Unimplemented},
+	{errNoLeader, codes.Unavailable},
 	{errBehind, codes.Unavailable},
 	{auth.ErrNoIdentity, codes.Unauthenticated},
 	{api.ErrEncoding, codes.DataLoss},

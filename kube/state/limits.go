@@ -96,6 +96,13 @@ const (
 	// budgetsMax that may protect one pod: with more nobody can say which counts.
 	budgetsMax = 1
 
+	// sampleLife is how long a sample tells what is: some intervals of kubelets. Later
+	// its node is dead, or tells another server.
+	sampleLife = time.Minute
+
+	// passOnMax bounds a call of another server.
+	passOnMax = 5 * time.Second
+
 	// samplePodsMax and sampleContainersMax of one sample.
 	samplePodsMax       = 1000
 	sampleContainersMax = 100

@@ -133,6 +133,13 @@ func (s *Service) explain(ctx context.Context, r *kubepb.ExplainRequest) (*kubep
 	if err != nil {
 		return nil, err
 	}
+	elsewhere, err := s.leading(id, schedulerPart)
+	if err != nil {
+		return nil, err
+	}
+	if elsewhere != nil {
+		return passOn(ctx, r, elsewhere.Explain)
+	}
 	if s.cfg.Explainer == nil {
 		return nil, fmt.Errorf("no scheduler runs here that could explain: %w", errNotHere)
 	}
