@@ -236,3 +236,44 @@ func TestPodsOfADeletedNodeGo(t *testing.T) {
 	}
 	w.replay()
 }
+
+// TestPodsOfADeletedNodeStayWhileItsLeaseStands: its kubelet may be cut off, and run
+// them still.
+func TestPodsOfADeletedNodeStayWhileItsLeaseStands(t *testing.T) {
+	w := newWorld(t, 2)
+	clk := clocktest.New()
+	w.run(w.manager(clk), w.lead())
+	pod := func(name, node string) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Finalizers: []string{"holdfast.io/watched"}}}
+		p.Spec.NodeName = node
+		p.Spec.Containers = []corev1.Container{{Name: "c", Image: "broken"}}
+		return p
+	}
+	make1(w, pod("a", "n0"))
+	make1(w, pod("b", "n1"))
+	w.die("n1")
+	for _, n := range []string{"n0", "n1"} {
+		if err := objects.Delete[*corev1.Node](t.Context(), w.client, "", n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ending := func(name string) bool {
+		p, err := objects.Get[*corev1.Pod](t.Context(), w.client, "default", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.DeletionTimestamp != nil
+	}
+	w.eventually("the pod of a node without a lease is collected", func() (bool, string) {
+		clk.Advance(time.Second)
+		return ending("b"), ""
+	})
+	if ending("a") { // It was looked at before the other one.
+		t.Error("the pod of a node whose lease stands was collected")
+	}
+	w.die("n0")
+	w.eventually("the other one follows when the lease has ended", func() (bool, string) {
+		clk.Advance(time.Second)
+		return ending("a"), ""
+	})
+}
