@@ -49,6 +49,10 @@ const (
 	nameBytesMax   = 253
 	generatedBytes = 5
 
+	// generateTriesMax names are drawn for one object: with a million of 14 million taken,
+	// all of them are taken once in 10^9.
+	generateTriesMax = 8
+
 	// problemsMax fields that are wrong are told at a time.
 	problemsMax = 20
 

@@ -51,9 +51,8 @@ func (s *Service) create(ctx context.Context, r *kubepb.CreateRequest) (*kubepb.
 
 // create decides a creation.
 func (a *attempt) create(ctx context.Context, k *api.Kind, o api.Object) error {
-	s := a.service
 	if o.GetName() == "" {
-		name, err := s.generate(o.GetGenerateName())
+		name, err := a.generate(k, o.GetNamespace(), o.GetGenerateName())
 		if err != nil {
 			return err
 		}
