@@ -2,6 +2,8 @@ package api
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
@@ -112,12 +114,36 @@ func (p *problems) podAffinity(required []corev1.PodAffinityTerm, preferred []co
 
 func (p *problems) podTerm(t *corev1.PodAffinityTerm, path *field.Path) {
 	p.selector(path.Child("labelSelector"), t.LabelSelector)
-	p.selector(path.Child("namespaceSelector"), t.NamespaceSelector)
+	p.namespaces(path.Child("namespaceSelector"), t.NamespaceSelector)
 	for i, ns := range t.Namespaces {
 		p.invalid(path.Child("namespaces").Index(i), ns, valid.IsDNS1123Label(ns))
 	}
 	if p.required(path.Child("topologyKey"), t.TopologyKey, "the label of nodes that makes them one place") {
 		p.list = append(p.list, metavalidation.ValidateLabelName(t.TopologyKey, path.Child("topologyKey"))...)
+	}
+}
+
+// namespaces takes selectors that the scheduler understands: it does not follow the
+// labels of namespaces, but each has that with its name.
+func (p *problems) namespaces(path *field.Path, s *metav1.LabelSelector) {
+	p.selector(path, s)
+	if s == nil {
+		return
+	}
+	const only = "only {} and " + corev1.LabelMetadataName + " In names are understood; list the namespaces instead"
+	for i := range s.MatchExpressions {
+		e, at := &s.MatchExpressions[i], path.Child("matchExpressions").Index(i)
+		if e.Key != corev1.LabelMetadataName || e.Operator != metav1.LabelSelectorOpIn {
+			p.add(field.Forbidden(at, only))
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(s.MatchLabels)) {
+		if k != corev1.LabelMetadataName || s.MatchLabels[k] == "" {
+			p.add(field.Forbidden(path.Child("matchLabels").Key(k), only))
+		}
+	}
+	if len(s.MatchExpressions)+len(s.MatchLabels) > 1 {
+		p.add(field.Forbidden(path, "one requirement is understood, not several that must hold together; list the namespaces instead"))
 	}
 }
 

@@ -122,7 +122,7 @@ func (i Identity) who() string {
 		return "node"
 	}
 	switch i.Name {
-	case SchedulerUser, ControllersUser:
+	case SchedulerUser, ControllersUser, APIServerUser:
 		return i.Name
 	}
 	if len(i.Groups) == 0 {

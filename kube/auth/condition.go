@@ -3,6 +3,7 @@ package auth
 import (
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 
@@ -19,9 +20,9 @@ var (
 	itsOwnNode = &condition{"it is the caller's own Node (a list: by metadata.name)", func(r *Request, _ Facts) bool {
 		return r.isNode(r.Name)
 	}}
-	itsOwnNodePlain = &condition{"it is the caller's own Node, without taints but NotReady and with labels of a machine only", func(r *Request, _ Facts) bool {
+	itsOwnNodePlain = &condition{"it is the caller's own Node, without taints but NotReady, with labels of a machine only, and without owners and finalizers", func(r *Request, _ Facts) bool {
 		n, ok := r.New.(*corev1.Node)
-		return ok && r.isNode(r.Name) && labelsKept(nil, n.Labels) && taintsKept(nil, n.Spec.Taints)
+		return ok && r.isNode(r.Name) && labelsKept(nil, n.Labels) && taintsKept(nil, n.Spec.Taints) && len(n.OwnerReferences)+len(n.Finalizers) == 0
 	}}
 	itsOwnNodeLabels = &condition{"it is the caller's own Node, and only labels of a machine, annotations or the taint NotReady change", func(r *Request, _ Facts) bool {
 		before, ok := r.Old.(*corev1.Node)
@@ -72,11 +73,26 @@ var (
 		a.Conditions, b.Conditions, a.NominatedNodeName, b.NominatedNodeName = nil, nil, "", ""
 		return equality.Semantic.DeepEqual(a, b)
 	}}
-	unboundPods = &condition{"a pod is not put on a node by hand", func(r *Request, _ Facts) bool {
-		p, ok := r.New.(*corev1.Pod)
-		return !ok || r.Verb != Create || p.Spec.NodeName == ""
+	unboundPods = &condition{"a pod is not put on a node by hand, nor by a template", func(r *Request, _ Facts) bool {
+		if p, ok := r.New.(*corev1.Pod); ok {
+			return r.Verb != Create || p.Spec.NodeName == ""
+		}
+		node := templateNode(r.New)
+		return node == "" || node == templateNode(r.Old)
 	}}
 )
+
+// templateNode is where all pods of a Deployment or ReplicaSet shall be. Empty: where
+// the scheduler puts them.
+func templateNode(o api.Object) string {
+	switch o := o.(type) {
+	case *appsv1.Deployment:
+		return o.Spec.Template.Spec.NodeName
+	case *appsv1.ReplicaSet:
+		return o.Spec.Template.Spec.NodeName
+	}
+	return ""
+}
 
 // isNode reports whether the caller is that node.
 func (r *Request) isNode(name string) bool {

@@ -15,6 +15,7 @@ import (
 const (
 	SchedulerUser   = "system:scheduler"
 	ControllersUser = "system:controllers"
+	APIServerUser   = "system:apiserver" // Of another server, which passes on what it has authorized.
 
 	NodesGroup   = "system:nodes"
 	MastersGroup = "system:masters" // As admin.

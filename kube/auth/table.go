@@ -23,6 +23,7 @@ type row struct {
 var (
 	node        = who{"node", func(r *Request) bool { _, ok := r.Identity.NodeName(); return ok }}
 	scheduler   = who{"scheduler", func(r *Request) bool { return r.Identity.Name == SchedulerUser }}
+	apiserver   = who{"apiserver", func(r *Request) bool { return r.Identity.Name == APIServerUser }}
 	controllers = who{"controllers", func(r *Request) bool { return r.Identity.Name == ControllersUser }}
 	admin       = who{"admin", func(r *Request) bool { return r.in(AdminGroup) || r.in(MastersGroup) }}
 	edit        = who{"edit", func(r *Request) bool { return r.in(EditGroup) || r.Namespace != "" && r.in(EditGroup+":"+r.Namespace) }}
@@ -33,7 +34,7 @@ func (r *Request) in(group string) bool { return slices.Contains(r.Identity.Grou
 
 var (
 	reads   = []Verb{Get, List, Watch}
-	changes = []Verb{Create, Update, Status, Delete}
+	changes = []Verb{Create, Update, Delete}
 	asks    = []Verb{Explain, Usage}
 
 	// What belongs to the cluster and not to who uses it.
@@ -62,10 +63,13 @@ var table = []row{
 	{scheduler, []Verb{Status}, kinds(api.Pod), conditionsOnly},
 	{scheduler, []Verb{Create, Update}, kinds(api.Event), nil},
 
-	{controllers, append([]Verb{Evict, Scale, Usage, Explain}, append(reads, changes...)...), nil, nil},
+	{apiserver, []Verb{Explain, Usage, Sample}, nil, nil},
 
-	{admin, append([]Verb{Bind, Evict, Scale, Usage, Explain, Sign}, append(reads, changes...)...), nil, nil},
+	{controllers, append([]Verb{Status, Evict, Scale, Usage, Explain}, append(reads, changes...)...), nil, nil},
 
+	{admin, append([]Verb{Status, Bind, Evict, Scale, Usage, Explain, Sign}, append(reads, changes...)...), nil, nil},
+
+	// Without Status: a pod that is said to have ended makes room on a node where it runs.
 	{edit, append([]Verb{Evict, Scale}, append(reads, changes...)...), users, unboundPods},
 	{view, reads, visible, nil},
 	{view, asks, nil, nil},

@@ -9,9 +9,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/holdfast-db/holdfast/client"
 	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/controller/collect"
 	"github.com/holdfast-db/holdfast/kube/objects"
+	"github.com/holdfast-db/holdfast/kube/state"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
@@ -204,24 +206,13 @@ func (c *collector) part(ctx context.Context, k *api.Kind, o api.Object) error {
 // sweep deletes pods that have ended, beyond a bound, and pods of nodes that are no
 // more.
 func (c *collector) sweep(ctx context.Context) error {
-	missing := map[string]bool{} // Nodes that were not there the last time either.
+	missing := map[string]bool{} // Nodes that were no more the last time either.
 	for {
 		pods := c.term.views.pods.List("")
 		for _, pod := range collect.Finished(pods, c.term.cfg.Finished) {
-			c.remove(ctx, pod, "ended, and there are too many that have")
+			c.remove(ctx, pod, "ended, and there are too many that have", same(pod))
 		}
-		absent := map[string]bool{}
-		for _, pod := range pods {
-			node := pod.Spec.NodeName
-			if _, ok := c.term.views.nodes.Get("", node); node == "" || ok {
-				continue
-			}
-			absent[node] = true
-			if _, err := objects.Get[*corev1.Node](ctx, c.term.client, "", node); missing[node] && errors.Is(err, objects.ErrNotFound) {
-				c.remove(ctx, pod, "its node is no more")
-			}
-		}
-		missing = absent
+		missing = c.sweepNodes(ctx, pods, missing)
 		select {
 		case <-c.term.clock.After(sweepEach):
 		case <-ctx.Done():
@@ -230,9 +221,42 @@ func (c *collector) sweep(ctx context.Context) error {
 	}
 }
 
-func (c *collector) remove(ctx context.Context, pod *corev1.Pod, why string) {
+// sweepNodes deletes the pods of nodes that are no more, and were no more the last time.
+// It returns which are no more.
+func (c *collector) sweepNodes(ctx context.Context, pods []*corev1.Pod, before map[string]bool) map[string]bool {
+	vanished := map[string]bool{} // All that were asked for.
+	for _, pod := range pods {
+		node := pod.Spec.NodeName
+		if _, ok := c.term.views.nodes.Get("", node); node == "" || ok {
+			continue
+		}
+		is, known := vanished[node]
+		if !known {
+			is = c.vanished(ctx, node)
+			vanished[node] = is
+		}
+		if is && before[node] {
+			option := same(pod)
+			option.Guards = []*kubepb.Guard{{Object: &kubepb.Ref{Kind: api.Node.Name, Name: node}}} // It has not come back.
+			c.remove(ctx, pod, "its node is no more", option)
+		}
+	}
+	return vanished
+}
+
+// vanished reports whether a node has neither object nor lease. A kubelet whose lease
+// stands may run what it ran, whoever deleted the object; it stops singletons when the
+// lease ends.
+func (c *collector) vanished(ctx context.Context, node string) bool {
+	if _, err := objects.Get[*corev1.Node](ctx, c.term.client, "", node); !errors.Is(err, objects.ErrNotFound) {
+		return false
+	}
+	beats, err := c.term.cfg.Store.Get(ctx, client.Get{Range: client.One(state.HeartbeatPrefix + node), CountOnly: true})
+	return err == nil && beats.Count == 0
+}
+
+func (c *collector) remove(ctx context.Context, pod *corev1.Pod, why string, option objects.Option) {
 	now := int64(0)
-	option := same(pod)
 	option.Fence, option.Grace = c.term.fence, &now
 	if err := unlessGone(objects.Delete[*corev1.Pod](ctx, c.term.client, pod.Namespace, pod.Name, option)); err != nil {
 		if ctx.Err() == nil {

@@ -82,7 +82,8 @@ func New(cfg Config) (*Manager, error) {
 // nodes is not its own. Without it, nobody is evicted in the first minute of Run.
 func (m *Manager) Observe(ctx context.Context) error { return m.quorum.run(ctx) }
 
-// Run works for one leadership, until ctx ends or something is wrong for good.
+// Run works for one leadership, until ctx ends or something is wrong for good. It
+// returns nil when a write is refused because another leads.
 func (m *Manager) Run(ctx context.Context, fence *kubepb.Fence) error {
 	g := task.New(ctx)
 	t := newTerm(m, fence)
@@ -95,6 +96,10 @@ func (m *Manager) Run(ctx context.Context, fence *kubepb.Fence) error {
 	err := g.Wait()
 	if ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if errors.Is(err, objects.ErrFenced) {
+		t.log.Warn("other controllers lead", "fence", fence.GetCreateRevision())
+		return nil
 	}
 	return err
 }

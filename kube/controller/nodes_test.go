@@ -200,3 +200,80 @@ func TestOwnersTakeTheirsWithThemInEachOfThreeWays(t *testing.T) {
 		}
 	}
 }
+
+// TestPodsOfADeletedNodeGo: those that end already too, which nobody on a dead node
+// lets end.
+func TestPodsOfADeletedNodeGo(t *testing.T) {
+	w := newWorld(t, 3)
+	clk := clocktest.New()
+	w.run(w.manager(clk), w.lead())
+	make1(w, web(6, "one"))
+	w.done("web")
+	w.calm(clk)
+	w.die("n1")
+	w.marked("n1")
+	w.eventually("its pods terminate", func() (bool, string) {
+		clk.Advance(time.Second)
+		active, terminating := w.on("n1")
+		return active == 0 && terminating > 0, names(w.pods("default"))
+	})
+	for range 3 { // The node may come back: nobody takes them from it.
+		clk.Advance(time.Minute)
+	}
+	if _, terminating := w.on("n1"); terminating == 0 {
+		t.Fatal("pods of a node that is only silent went")
+	}
+	if err := objects.Delete[*corev1.Node](t.Context(), w.client, "", "n1"); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("its pods go with it", func() (bool, string) {
+		clk.Advance(time.Second)
+		active, terminating := w.on("n1")
+		return active+terminating == 0, names(w.pods("default"))
+	})
+	if n := len(w.pods("default")); n != 6 {
+		t.Errorf("%d pods are left: %s", n, names(w.pods("default")))
+	}
+	w.replay()
+}
+
+// TestPodsOfADeletedNodeStayWhileItsLeaseStands: its kubelet may be cut off, and run
+// them still.
+func TestPodsOfADeletedNodeStayWhileItsLeaseStands(t *testing.T) {
+	w := newWorld(t, 2)
+	clk := clocktest.New()
+	w.run(w.manager(clk), w.lead())
+	pod := func(name, node string) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Finalizers: []string{"holdfast.io/watched"}}}
+		p.Spec.NodeName = node
+		p.Spec.Containers = []corev1.Container{{Name: "c", Image: "broken"}}
+		return p
+	}
+	make1(w, pod("a", "n0"))
+	make1(w, pod("b", "n1"))
+	w.die("n1")
+	for _, n := range []string{"n0", "n1"} {
+		if err := objects.Delete[*corev1.Node](t.Context(), w.client, "", n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ending := func(name string) bool {
+		p, err := objects.Get[*corev1.Pod](t.Context(), w.client, "default", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p.DeletionTimestamp != nil
+	}
+	w.eventually("the pod of a node without a lease is collected", func() (bool, string) {
+		clk.Advance(time.Second)
+		return ending("b"), ""
+	})
+	if ending("a") { // It was looked at before the other one.
+		t.Error("the pod of a node whose lease stands was collected")
+	}
+	w.die("n0")
+	w.eventually("the other one follows when the lease has ended", func() (bool, string) {
+		clk.Advance(time.Second)
+		return ending("a"), ""
+	})
+}

@@ -129,3 +129,18 @@ func TestANamespaceThatEndsIsEmptiedAndGoes(t *testing.T) {
 		t.Errorf("left behind: %s", names(pods))
 	}
 }
+
+func TestControllersWhoseLeadershipIsOverStop(t *testing.T) {
+	w := newWorld(t, 2)
+	stale := w.lead()
+	w.lead()
+	make1(w, web(3, "one"))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := w.manager(clock.Real()).Run(ctx, stale); err != nil || ctx.Err() != nil {
+		t.Errorf("Run: %v, %v", err, ctx.Err())
+	}
+	if pods := w.pods("default"); len(pods) > 0 {
+		t.Errorf("pods were made: %s", names(pods))
+	}
+}

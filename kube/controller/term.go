@@ -109,6 +109,8 @@ func (t *term) work(ctx context.Context, l *loop) error {
 			return ctx.Err()
 		}
 		switch {
+		case errors.Is(err, objects.ErrFenced):
+			return err
 		case err == nil:
 			l.queue.Forget(k)
 			if again > 0 {

@@ -69,6 +69,14 @@ func New(cfg Config) (*Node, error) {
 // Rotator is ready with Ready, renews with Run, and has the files.
 func (n *Node) Rotator() *pki.Rotator { return n.rotator }
 
+// Heard tells what a heartbeat was answered with. Authorities that are others than
+// those of the certificate have it renewed at once.
+func (n *Node) Heard(r *kubepb.HeartbeatResponse) {
+	if len(r.GetAuthority()) > 0 {
+		n.rotator.Trust(r.GetAuthority())
+	}
+}
+
 // sign asks the cluster: with the certificate while there is one, else with the token.
 func (n *Node) sign(ctx context.Context, _ string, csr []byte) (cert, roots []byte, err error) {
 	creds, err := n.Credentials()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net"
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
@@ -138,6 +140,48 @@ func TestAMachineBecomesANodeAndStaysOneThroughARotationOfTheAuthority(t *testin
 	}
 	if issuer := n.Rotator().Certificate().Leaf.Issuer.CommonName; issuer != "next CA" {
 		t.Errorf("signed by %s", issuer)
+	}
+}
+
+func TestANodeThatHearsOfARotationRenewsAtOnce(t *testing.T) {
+	f := newFixture(t)
+	made, _, err := f.tokens.Create(t.Context(), token.Request{Authority: f.ca.Hash()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := f.node(t, t.TempDir(), &made)
+	if err := n.Rotator().Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first := n.Rotator().Certificate()
+	roots, err := f.folder.Trusted()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Heard(&kubepb.HeartbeatResponse{})
+	n.Heard(&kubepb.HeartbeatResponse{Authority: roots})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Rotator().Run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	if _, err := f.folder.BeginRotation(pki.AuthorityRequest{CommonName: "next CA"}); err != nil {
+		t.Fatal(err)
+	}
+	if roots, err = f.folder.Trusted(); err != nil {
+		t.Fatal(err)
+	}
+	if n.Rotator().Certificate() != first {
+		t.Error("renewed before anything was heard")
+	}
+	n.Heard(&kubepb.HeartbeatResponse{Authority: roots})
+	limit := time.After(time.Minute)
+	for n.Rotator().Certificate() == first {
+		select {
+		case <-limit:
+			t.Fatal("not renewed")
+		default:
+			runtime.Gosched()
+		}
 	}
 }
 

@@ -39,7 +39,7 @@ const Prefix = "/holdfast/leader/"
 type Config struct {
 	Client *client.Client
 	Name   string // "scheduler", "controllers".
-	Value  string // Who this is, for people.
+	Value  string // Who this is: a Claim.
 	TTL    int64  // Seconds. Default 10.
 	Logger hclog.Logger
 	Clock  clock.Clock // Default: the machine's.

@@ -2,9 +2,12 @@ package objects
 
 import (
 	"errors"
+	"fmt"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
 // Errors of the service that a program acts on, for errors.Is. What the server
@@ -14,6 +17,7 @@ var (
 	ErrExists   = errors.New("exists already")
 	ErrConflict = errors.New("changed meanwhile") // Read it again, and decide again.
 	ErrGuard    = errors.New("a condition of the write does not hold")
+	ErrFenced   = fmt.Errorf("the leadership is over: %w", ErrGuard) // One of the guards: who gets it leads no more.
 	ErrInvalid  = errors.New("invalid")
 	ErrDenied   = errors.New("denied")
 	ErrExpired  = errors.New("expired") // The revision is no longer there: list anew.
@@ -47,5 +51,18 @@ func fromWire(err error) error {
 	if !ok {
 		return err
 	}
-	return &failure{status: st, is: byCode[st.Code()]}
+	f := &failure{status: st, is: byCode[st.Code()]}
+	if st.Code() == codes.FailedPrecondition && fenced(st) {
+		f.is = ErrFenced
+	}
+	return f
+}
+
+func fenced(st *status.Status) bool {
+	for _, d := range st.Details() {
+		if _, ok := d.(*kubepb.FenceOver); ok {
+			return true
+		}
+	}
+	return false
 }

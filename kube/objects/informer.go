@@ -31,6 +31,11 @@ type Informer[T api.Object] struct {
 
 	changed []func(old, new T) // Set before Run.
 
+	// resume is where the next watch begins: all up to there has come. The newest
+	// revision need not have come whole, as one transaction may change many objects and
+	// a stream ends anywhere; 0: the next lists. Owned by Run.
+	resume int64
+
 	mu struct { // Guards what is read from outside; written by Run alone.
 		sync.RWMutex
 		objects  map[objectKey]T
@@ -85,8 +90,9 @@ func (i *Informer[T]) Run(ctx context.Context) error {
 			i.mu.Lock()
 			i.mu.revision = 0
 			i.mu.Unlock()
+			i.resume = 0
 		default:
-			i.log.Debug("watch ended, resuming", "kind", k.Name, "revision", before, "error", err)
+			i.log.Debug("watch ended, resuming", "kind", k.Name, "revision", i.resume, "error", err)
 		}
 		if i.Revision() != before {
 			delay = retryDelayMin
@@ -105,16 +111,15 @@ func (i *Informer[T]) Run(ctx context.Context) error {
 func (i *Informer[T]) follow(ctx context.Context, k *api.Kind) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	revision := i.Revision()
 	stream, err := i.client.rpc.Watch(ctx, &kubepb.WatchRequest{
 		Kind: k.Name, Namespace: i.options.Namespace, LabelSelector: i.options.Labels, FieldSelector: i.options.Fields,
-		ResourceVersion: revision, Bookmarks: true,
+		ResourceVersion: i.resume, Bookmarks: true,
 	})
 	if err != nil {
 		return fromWire(err)
 	}
 	var listed map[objectKey]struct{} // Nil: nothing is being listed.
-	if revision == 0 {
+	if i.resume == 0 {
 		listed = map[objectKey]struct{}{}
 	}
 	for {
@@ -141,6 +146,12 @@ func (i *Informer[T]) follow(ctx context.Context, k *api.Kind) error {
 func (i *Informer[T]) take(k *api.Kind, e *kubepb.WatchEvent, listed map[objectKey]struct{}) error {
 	var none T
 	m := e.Object
+	switch {
+	case e.Type == kubepb.WatchEvent_SYNCED || e.Type == kubepb.WatchEvent_BOOKMARK:
+		i.resume = m.GetResourceVersion()
+	case listed == nil:
+		i.resume = max(i.resume, m.GetResourceVersion()-1)
+	}
 	switch e.Type {
 	case kubepb.WatchEvent_SYNCED:
 		i.advance(m.GetResourceVersion())
@@ -162,10 +173,11 @@ func (i *Informer[T]) take(k *api.Kind, e *kubepb.WatchEvent, listed map[objectK
 		revision := m.ResourceVersion
 		if listed != nil {
 			listed[key] = struct{}{}
-			revision = 0 // The list is not complete yet: a broken watch begins anew.
-			if old, ok := i.Get(key.namespace, key.name); ok && old.GetResourceVersion() == o.GetResourceVersion() {
-				return nil
-			}
+			revision = 0 // The list is not complete yet.
+		}
+		if old, ok := i.Get(key.namespace, key.name); ok && old.GetResourceVersion() == o.GetResourceVersion() {
+			i.advance(revision)
+			return nil // It is told already.
 		}
 		i.set(key, o, false, revision)
 	}

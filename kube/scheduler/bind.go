@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -37,7 +36,7 @@ func (t *term) bindAll(ctx context.Context) error {
 		case b := <-t.binds:
 			err := t.bind(ctx, b)
 			var f *facts
-			if refused(err) && !fenced(err) {
+			if refused(err) && !errors.Is(err, objects.ErrFenced) {
 				f = t.look(ctx, b, err)
 			}
 			t.inbox.put(func() { t.bound(b, err, f) })
@@ -55,12 +54,6 @@ func (t *term) bind(ctx context.Context, b *binding) error {
 // refused reports whether a bind was decided by a view that is not the store's.
 func refused(err error) bool {
 	return errors.Is(err, objects.ErrConflict) || errors.Is(err, objects.ErrFull) || errors.Is(err, objects.ErrGuard) || errors.Is(err, objects.ErrNotFound)
-}
-
-// fenced reports whether the leadership is over. The code is that of any condition
-// that does not hold; the text tells.
-func fenced(err error) bool {
-	return errors.Is(err, objects.ErrGuard) && strings.HasPrefix(err.Error(), "fence:")
 }
 
 // facts are what was read after a bind was refused.
@@ -109,7 +102,7 @@ func (t *term) bound(b *binding, err error, f *facts) {
 		t.reports.scheduled(w.object, b.node)
 		return // Assumed until the informer tells it.
 	}
-	if fenced(err) {
+	if errors.Is(err, objects.ErrFenced) {
 		t.over = errFenced
 		return
 	}

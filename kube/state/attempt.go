@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +26,11 @@ type attempt struct {
 
 	// fresh is what the store said of keys after a try that failed. Nil: no such key.
 	fresh map[string]*mvccpb.KeyValue
+
+	// drawn is what was drawn by chance, for the next try: one that draws other keys than
+	// were asked of the store would never be final.
+	drawn     [][]byte
+	drawnNext int // Of this try.
 
 	reads    []read // Of this try.
 	fromHere bool   // Some came from the cache, which may be behind: an error is not final.
@@ -88,6 +94,21 @@ func (a *attempt) object(k *api.Kind, namespace, name string) (api.Object, int64
 	return o, kv.ModRevision, err
 }
 
+// draw fills b by chance: in each try with the same, as far as tries are the same.
+func (a *attempt) draw(b []byte) error {
+	if a.drawnNext < len(a.drawn) && len(a.drawn[a.drawnNext]) == len(b) {
+		copy(b, a.drawn[a.drawnNext])
+		a.drawnNext++
+		return nil
+	}
+	if err := a.service.draw(b); err != nil {
+		return err
+	}
+	a.drawn = append(a.drawn[:a.drawnNext], slices.Clone(b))
+	a.drawnNext++
+	return nil
+}
+
 // put writes an object.
 func (a *attempt) put(k *api.Kind, o api.Object, lease int64) error {
 	b, err := api.Encode(o)
@@ -149,7 +170,11 @@ func (s *Service) write(ctx context.Context, p *kubepb.Preconditions, dryRun boo
 func (a *attempt) decide(ctx context.Context, p *kubepb.Preconditions, f func(*attempt) error) error {
 	for range writeTriesMax {
 		a.now, a.reads, a.ops, a.written, a.warnings, a.fromHere = a.service.clock.Wall(), a.reads[:0], nil, nil, nil, false
-		err := f(a)
+		a.drawnNext = 0
+		err := a.fence(p.GetFence()) // First: who leads no more shall learn that, not what else is wrong.
+		if err == nil {
+			err = f(a)
+		}
 		if err == nil {
 			err = a.guard(p)
 		}
@@ -230,11 +255,15 @@ func (a *attempt) learn(answers []*pb.ResponseOp) {
 	}
 }
 
-// guard looks at the guards and the fence of a request.
+// guard looks at the guards of a request.
 func (a *attempt) guard(p *kubepb.Preconditions) error {
 	for _, g := range p.GetGuards() {
 		k, err := checkRef(g.GetObject())
 		if err != nil {
+			return err
+		}
+		// What a guard answers is what a read tells of its object.
+		if err := a.authorize(&auth.Request{Verb: auth.Get, Kind: k, Namespace: g.Object.Namespace, Name: g.Object.Name}); err != nil {
 			return err
 		}
 		at := a.read(k.Key(g.Object.Namespace, g.Object.Name)).GetModRevision()
@@ -242,7 +271,7 @@ func (a *attempt) guard(p *kubepb.Preconditions) error {
 			return fmt.Errorf("guard: %s %s is at %d, not %d: %w", k.Name, full(g.Object.Namespace, g.Object.Name), at, g.ResourceVersion, errGuard)
 		}
 	}
-	return a.fence(p.GetFence())
+	return nil
 }
 
 // fence looks whether a leadership lasts.
@@ -252,7 +281,7 @@ func (a *attempt) fence(f *kubepb.Fence) error {
 	}
 	kv := a.read(f.Key)
 	if kv == nil || kv.CreateRevision != f.CreateRevision {
-		return fmt.Errorf("fence: the leadership of revision %d is over: %w", f.CreateRevision, errGuard)
+		return &fenceOver{f}
 	}
 	for i := range a.reads { // The leader may tell another value: that it leads matters.
 		if a.reads[i].key == f.Key {

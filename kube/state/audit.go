@@ -83,12 +83,15 @@ func (c *cache) charges() (pods map[string][]*entry, ledgers map[string]*mvccpb.
 	return pods, ledgers, c.mu.revision
 }
 
+// firstNamespaces are made when a cluster begins, and stay.
+var firstNamespaces = []string{"default", "kube-system"}
+
 // begin makes the namespaces that are always there, and reports drift.
 func (s *Service) begin(ctx context.Context) error {
 	if err := s.Ready(ctx); err != nil {
 		return nil // It ends before it began.
 	}
-	for _, name := range []string{"default", "kube-system"} {
+	for _, name := range firstNamespaces {
 		if err := s.ensureNamespace(ctx, name); err != nil {
 			s.log.Warn("a namespace could not be made", "namespace", name, "error", err)
 		}

@@ -16,6 +16,7 @@ type cache struct {
 		revision int64 // All up to there is in. 0: it is not filled.
 		shelves  map[*api.Kind]*shelf
 		plain    map[string]*mvccpb.KeyValue // Keys under /holdfast/.
+		claims   map[string]*mvccpb.KeyValue // Those of them that say who leads.
 		advanced chan struct{}               // Closed when revision grows.
 		closed   bool
 
@@ -52,6 +53,7 @@ func newCache() *cache {
 		c.mu.shelves[k] = newShelf(k)
 	}
 	c.mu.plain, c.mu.written = map[string]*mvccpb.KeyValue{}, map[string]write{}
+	c.mu.claims = map[string]*mvccpb.KeyValue{}
 	c.mu.advanced = make(chan struct{})
 	return c
 }

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -53,6 +54,9 @@ func (s *Service) delete(ctx context.Context, r *kubepb.DeleteRequest) (*kubepb.
 		}
 		if err := hold(r.Preconditions, k, old, at); err != nil {
 			return err
+		}
+		if k == api.Namespace && slices.Contains(firstNamespaces, r.Object.Name) {
+			return fmt.Errorf("namespace %s belongs to every cluster, that it goes %w", r.Object.Name, errGuard)
 		}
 		last, err = a.end(k, old, e)
 		return err

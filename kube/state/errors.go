@@ -16,6 +16,7 @@ import (
 	"github.com/holdfast-db/holdfast/kube/authority"
 	"github.com/holdfast-db/holdfast/kube/token"
 	"github.com/holdfast-db/holdfast/pki"
+	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
 // Errors of the service. toWire gives each its code.
@@ -28,6 +29,7 @@ var (
 	errExpired  = errors.New("expired: list anew")
 	errFull     = errors.New("no room")
 	errNotHere  = errors.New("not available here")
+	errNoLeader = errors.New("nobody leads who could answer: try again")
 	errBehind   = errors.New("the cache has not come so far yet: try again")
 )
 
@@ -56,6 +58,23 @@ type invalidFields struct{ text string }
 func (e *invalidFields) Error() string { return e.text }
 func (e *invalidFields) Unwrap() error { return errInvalid }
 
+// fenceOver is errGuard of a fence, which callers tell apart by its detail.
+type fenceOver struct{ fence *kubepb.Fence }
+
+func (e *fenceOver) Error() string {
+	return fmt.Sprintf("fence: the leadership of revision %d is over: %v", e.fence.CreateRevision, errGuard)
+}
+func (e *fenceOver) Unwrap() error { return errGuard }
+
+func (e *fenceOver) status() error {
+	st := status.New(codes.FailedPrecondition, e.Error())
+	detailed, err := st.WithDetails(&kubepb.FenceOver{Fence: e.fence})
+	if err != nil {
+		return st.Err()
+	}
+	return detailed.Err()
+}
+
 var wire = []struct {
 	is   error
 	code codes.Code
@@ -70,16 +89,17 @@ var wire = []struct {
 	{client.ErrCompacted, codes.OutOfRange},
 	{errFull, codes.ResourceExhausted},
 	{errNotHere, codes.Unimplemented},
+	{errNoLeader, codes.Unavailable},
 	{errBehind, codes.Unavailable},
 	{auth.ErrNoIdentity, codes.Unauthenticated},
 	{api.ErrEncoding, codes.DataLoss},
-	{token.ErrFormat, codes.PermissionDenied},
+	{token.ErrFormat, codes.InvalidArgument},
 	{token.ErrUnknown, codes.PermissionDenied},
 	{token.ErrExpired, codes.PermissionDenied},
 	{token.ErrUsed, codes.PermissionDenied},
 	{token.ErrNode, codes.PermissionDenied},
 	{authority.ErrDenied, codes.PermissionDenied},
-	{authority.ErrNoKey, codes.Unimplemented},
+	{authority.ErrNoKey, codes.FailedPrecondition},
 	{pki.ErrNotAllowed, codes.PermissionDenied},
 	{pki.ErrRequest, codes.InvalidArgument},
 	{pki.ErrExpired, codes.FailedPrecondition},
@@ -99,6 +119,10 @@ func toWire(err error) error {
 	var denied *auth.Denied
 	if errors.As(err, &denied) {
 		return status.Error(codes.PermissionDenied, err.Error())
+	}
+	var over *fenceOver
+	if errors.As(err, &over) {
+		return over.status()
 	}
 	for _, row := range wire {
 		if errors.Is(err, row.is) {

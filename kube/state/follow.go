@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/holdfast-db/holdfast/client"
 	"github.com/holdfast-db/holdfast/kube/api"
+	"github.com/holdfast-db/holdfast/kube/leader"
 	"github.com/holdfast-db/holdfast/proto/mvccpb"
 )
 
@@ -98,7 +100,8 @@ func (s *Service) watchStore(ctx context.Context, revision int64) error {
 			upTo = kv.ModRevision // More of what the header tells may follow.
 			c := change{kv: kv, deleted: e.Type == mvccpb.Event_DELETE}
 			if !c.deleted {
-				kv.Value = append([]byte(nil), kv.Value...) // It lies in the buffer of all events.
+				// They lie in the buffer of all events.
+				kv.Key, kv.Value = slices.Clone(kv.Key), append([]byte(nil), kv.Value...)
 				c.entry = s.entryOf(kv)
 			}
 			changes = append(changes, c)
@@ -128,13 +131,14 @@ func (c *cache) replace(all []*mvccpb.KeyValue, entries []*entry, revision int64
 		c.mu.shelves[k].ring.floor = revision
 	}
 	clear(c.mu.plain)
+	clear(c.mu.claims)
 	clear(c.mu.written)
 	for i, kv := range all {
 		switch {
 		case entries[i] != nil:
 			c.mu.shelves[entries[i].kind].put(entries[i])
 		case strings.HasPrefix(string(kv.Key), plainKeys):
-			c.mu.plain[string(kv.Key)] = kv
+			c.setPlainLocked(string(kv.Key), kv)
 		}
 	}
 	c.advanceLocked(revision)
@@ -153,8 +157,9 @@ func (c *cache) apply(changes []change, revision int64) {
 		if strings.HasPrefix(key, plainKeys) {
 			if ch.deleted {
 				delete(c.mu.plain, key)
+				delete(c.mu.claims, key)
 			} else {
-				c.mu.plain[key] = ch.kv
+				c.setPlainLocked(key, ch.kv)
 			}
 			continue
 		}
@@ -163,6 +168,13 @@ func (c *cache) apply(changes []change, revision int64) {
 		}
 	}
 	c.advanceLocked(revision)
+}
+
+func (c *cache) setPlainLocked(key string, kv *mvccpb.KeyValue) {
+	c.mu.plain[key] = kv
+	if strings.HasPrefix(key, leader.Prefix) {
+		c.mu.claims[key] = kv
+	}
 }
 
 func (c *cache) advanceLocked(revision int64) {

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -82,8 +83,9 @@ func (s *Service) heartbeat(stream kubepb.ClusterState_HeartbeatServer) error {
 	mine := &turn{first.Instance, cancel}
 	s.turns.begin(first.Node, mine)
 	defer s.turns.end(first.Node, mine)
+	var told []byte // Of the authorities.
 	for r := first; ; {
-		if err := s.beat(ctx, stream, r.Node, lease); err != nil {
+		if told, err = s.beat(ctx, stream, r.Node, lease, told); err != nil {
 			return err
 		}
 		if r, err = stream.Recv(); errors.Is(err, io.EOF) {
@@ -176,25 +178,28 @@ func (s *Service) grant(ctx context.Context, key string, r *kubepb.HeartbeatRequ
 	return 0, err
 }
 
-// beat renews the lease once.
-func (s *Service) beat(ctx context.Context, stream kubepb.ClusterState_HeartbeatServer, node string, lease int64) error {
+// beat renews the lease once, and tells the authorities unless they were told.
+func (s *Service) beat(ctx context.Context, stream kubepb.ClusterState_HeartbeatServer, node string, lease int64, told []byte) ([]byte, error) {
 	if s.cache.entry(api.Node.Key("", node)) == nil {
 		if _, err := s.store.Revoke(ctx, lease); err != nil && !errors.Is(err, client.ErrLeaseNotFound) {
 			s.log.Debug("lease is left to run out", "error", err)
 		}
-		return missing(api.Node, "", node)
+		return nil, missing(api.Node, "", node)
 	}
 	var renewed *pb.LeaseKeepAliveResponse
 	renewed, err := s.renewer.Renew(ctx, lease)
 	if errors.Is(err, client.ErrLeaseNotFound) {
-		return fmt.Errorf("node %s: its lease has ended: %w", node, errConflict)
+		return nil, fmt.Errorf("node %s: its lease has ended: %w", node, errConflict)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	answer := &kubepb.HeartbeatResponse{Lease: lease, TtlMilliseconds: renewed.TTL * 1000, ClusterId: renewed.Header.GetClusterId()}
 	if s.cfg.Timeline != nil {
 		answer.Timeline = s.cfg.Timeline()
 	}
-	return stream.Send(answer)
+	if roots := s.trusted(); !bytes.Equal(roots, told) {
+		answer.Authority, told = roots, roots
+	}
+	return told, stream.Send(answer)
 }

@@ -61,6 +61,10 @@ func (a *attempt) settle(old, now *corev1.Pod) error {
 		}
 		add(l, &more)
 	}
+	if proto.Size(l) == 0 { // Names of nodes come and go, and leave nothing behind.
+		a.delete(key)
+		return nil
+	}
 	value, err := encodeLedger(l)
 	if err != nil {
 		return err

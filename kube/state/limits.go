@@ -49,6 +49,10 @@ const (
 	nameBytesMax   = 253
 	generatedBytes = 5
 
+	// generateTriesMax names are drawn for one object: with a million of 14 million taken,
+	// all of them are taken once in 10^9.
+	generateTriesMax = 8
+
 	// problemsMax fields that are wrong are told at a time.
 	problemsMax = 20
 
@@ -89,8 +93,19 @@ const (
 	tokenBytesMax       = 1 << 10
 	csrBytesMax         = 64 << 10
 
+	// rootsInterval is how old the authorities may be that nodes are told of: they
+	// change once in years, and then in steps that wait for all nodes.
+	rootsInterval = 10 * time.Second
+
 	// budgetsMax that may protect one pod: with more nobody can say which counts.
 	budgetsMax = 1
+
+	// sampleLife is how long a sample tells what is: some intervals of kubelets. Later
+	// its node is dead, or tells another server.
+	sampleLife = time.Minute
+
+	// passOnMax bounds a call of another server.
+	passOnMax = 5 * time.Second
 
 	// samplePodsMax and sampleContainersMax of one sample.
 	samplePodsMax       = 1000

@@ -60,7 +60,7 @@ func received(m *kubepb.Object) (*api.Kind, api.Object, int64, error) {
 
 // begin fills in what a new object has that nobody may choose.
 func (a *attempt) begin(o api.Object) error {
-	uid, err := a.service.newUID()
+	uid, err := a.newUID()
 	if err != nil {
 		return err
 	}
@@ -124,9 +124,9 @@ func gone(o api.Object) bool {
 }
 
 // newUID draws a UUID of version 4.
-func (s *Service) newUID() (types.UID, error) {
+func (a *attempt) newUID() (types.UID, error) {
 	var b [16]byte
-	if err := s.draw(b[:]); err != nil {
+	if err := a.draw(b[:]); err != nil {
 		return "", err
 	}
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
@@ -146,18 +146,23 @@ func (s *Service) draw(b []byte) error {
 // letters of generated names: none that makes a word, or looks like another.
 const letters = "bcdfghjklmnpqrstvwxz2456789"
 
-func (s *Service) generate(prefix string) (string, error) {
-	var b [generatedBytes]byte
-	if err := s.draw(b[:]); err != nil {
-		return "", err
+// generate draws a name that is not taken; the last that it drew if all are.
+func (a *attempt) generate(k *api.Kind, namespace, prefix string) (name string, err error) {
+	prefix = prefix[:min(len(prefix), nameBytesMax-generatedBytes)]
+	for range generateTriesMax {
+		var b [generatedBytes]byte
+		if err := a.draw(b[:]); err != nil {
+			return "", err
+		}
+		for i := range b {
+			b[i] = letters[int(b[i])%len(letters)]
+		}
+		name = prefix + string(b[:])
+		if a.read(k.Key(namespace, name)) == nil {
+			break
+		}
 	}
-	for i := range b {
-		b[i] = letters[int(b[i])%len(letters)]
-	}
-	if len(prefix) > nameBytesMax-generatedBytes {
-		prefix = prefix[:nameBytesMax-generatedBytes]
-	}
-	return prefix + string(b[:]), nil
+	return name, nil
 }
 
 func without(list []string, s string) []string {

@@ -71,33 +71,51 @@ func (i *issuer) issue(subject pkix.Name) tls.Certificate {
 
 // serve has a cluster's service listen, and returns how to connect as somebody.
 func serve(t *testing.T, cluster *kubetest.Cluster) func(certificates ...tls.Certificate) *grpc.ClientConn {
-	ca := newIssuer(t)
-	roots := x509.NewCertPool()
-	roots.AddCert(ca.cert)
-	g := state.NewServer(cluster.Service, credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{ca.issue(pkix.Name{CommonName: "server"})}, ClientCAs: roots, ClientAuth: tls.VerifyClientCertIfGiven,
-	}))
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	go g.Serve(l)
-	t.Cleanup(g.Stop)
+	ca, l := newIssuer(t), listen(t)
+	ca.serve(cluster.Service, l)
 	return func(certificates ...tls.Certificate) *grpc.ClientConn {
-		for i := range certificates { // Those without a key are to be issued.
-			if certificates[i].PrivateKey == nil {
-				certificates[i] = ca.issue(certificates[i].Leaf.Subject)
-			}
-		}
-		conn, err := grpc.NewClient(l.Addr().String(),
-			grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: roots, ServerName: "localhost", Certificates: certificates})),
-			grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec.New())))
+		conn, err := ca.dial(l.Addr().String(), certificates...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { conn.Close() })
 		return conn
 	}
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func (i *issuer) roots() *x509.CertPool {
+	roots := x509.NewCertPool()
+	roots.AddCert(i.cert)
+	return roots
+}
+
+func (i *issuer) serve(s *state.Service, l net.Listener) {
+	g := state.NewServer(s, credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{i.issue(pkix.Name{CommonName: "server"})}, ClientCAs: i.roots(), ClientAuth: tls.VerifyClientCertIfGiven,
+	}))
+	go g.Serve(l)
+	i.t.Cleanup(g.Stop)
+}
+
+// dial connects as somebody. Certificates without a key are to be issued.
+func (i *issuer) dial(address string, certificates ...tls.Certificate) (*grpc.ClientConn, error) {
+	for n := range certificates {
+		if certificates[n].PrivateKey == nil {
+			certificates[n] = i.issue(certificates[n].Leaf.Subject)
+		}
+	}
+	return grpc.NewClient(address,
+		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: i.roots(), ServerName: "localhost", Certificates: certificates})),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec.New())))
 }
 
 func subject(name string, groups ...string) tls.Certificate {

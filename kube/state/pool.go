@@ -48,7 +48,7 @@ func addressAt(base netip.Addr, i uint32, shift int) string {
 // give gives an owner one that is free.
 func (a *attempt) give(p pool, owner string) (string, error) {
 	var b [4]byte
-	if err := a.service.draw(b[:]); err != nil {
+	if err := a.draw(b[:]); err != nil {
 		return "", err
 	}
 	start := binary.BigEndian.Uint32(b[:]) % p.size

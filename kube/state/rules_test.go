@@ -320,3 +320,107 @@ func TestANodeTellsTheUseOfItsOwnPodsOnly(t *testing.T) {
 		t.Errorf("%v, %v", r, err)
 	}
 }
+
+func TestAFenceThatIsOverIsToldApartFromAGuard(t *testing.T) {
+	cluster, c := admin(t)
+	const key = "/holdfast/leader/scheduler/1"
+	r, err := cluster.Store().Put(t.Context(), client.Put{Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	create(t, c, nodeOf("n", "1"))
+	p := create(t, c, podOf("p", "1"))
+	remote := objects.New(serve(t, cluster)(subject("ann", "admin")), "test")
+	stands := &kubepb.Fence{Key: key, CreateRevision: r.Header.Revision}
+	over := &kubepb.Fence{Key: key, CreateRevision: r.Header.Revision - 1}
+	for name, c := range map[string]*objects.Client{"inside": c, "over the network": remote} {
+		_, err := c.Bind(t.Context(), &kubepb.BindRequest{Pod: &kubepb.Ref{Namespace: "default", Name: "p"}, Node: "n", Fence: over})
+		if !errors.Is(err, objects.ErrFenced) || !errors.Is(err, objects.ErrGuard) {
+			t.Errorf("%s: bind: %v", name, err)
+		}
+		// That the pod is there already is not what matters to who leads no more.
+		if _, err = objects.Create(t.Context(), c, podOf("p", "1"), objects.Option{Fence: over}); !errors.Is(err, objects.ErrFenced) {
+			t.Errorf("%s: create: %v", name, err)
+		}
+		guard := objects.Option{Fence: stands, Guards: []*kubepb.Guard{{Object: &kubepb.Ref{Kind: "Pod", Namespace: "default", Name: "p"}, ResourceVersion: 1}}}
+		if _, err = objects.Update(t.Context(), c, p, guard); !errors.Is(err, objects.ErrGuard) || errors.Is(err, objects.ErrFenced) {
+			t.Errorf("%s: guard: %v", name, err)
+		}
+	}
+}
+
+func TestAServiceThatGoesTakesNothingWithIt(t *testing.T) {
+	cluster, c := admin(t)
+	s := &corev1.Service{Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeNodePort, Selector: map[string]string{"a": "b"}, Ports: []corev1.ServicePort{{Name: "a", Port: 80}}}}
+	s.Namespace, s.Name, s.Finalizers = "default", "s", []string{"holdfast.io/keep"}
+	create(t, c, s)
+	if err := objects.Delete[*corev1.Service](t.Context(), c, "default", "s"); err != nil {
+		t.Fatal(err)
+	}
+	s, err := objects.Get[*corev1.Service](t.Context(), c, "default", "s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Finalizers = nil
+	s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: "b", Port: 81})
+	if _, err := objects.Update(t.Context(), c, s); err != nil {
+		t.Fatal(err)
+	}
+	for _, prefix := range []string{"/holdfast/ip/", "/holdfast/port/", "/registry/services"} {
+		r, err := cluster.Store().Get(t.Context(), client.Get{Range: client.Prefix(prefix)})
+		if err != nil || len(r.Kvs) > 0 {
+			t.Errorf("left: %v, %v", r.Kvs, err)
+		}
+	}
+}
+
+func TestTheNamespacesOfEveryClusterStay(t *testing.T) {
+	_, c := admin(t)
+	for _, name := range []string{"default", "kube-system"} {
+		ns := &corev1.Namespace{}
+		ns.Name = name
+		if _, err := objects.Create(t.Context(), c, ns); err != nil && !errors.Is(err, objects.ErrExists) {
+			t.Fatal(err)
+		}
+		if err := objects.Delete[*corev1.Namespace](t.Context(), c, "", name); !errors.Is(err, objects.ErrGuard) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestANodeWithLessThanItsPodsTakesNoMore(t *testing.T) {
+	cluster, c := admin(t)
+	create(t, c, nodeOf("n", "1"))
+	for name, want := range map[string]error{"nowhere": objects.ErrNotFound, "n": objects.ErrFull} {
+		p := podOf("p", "2")
+		p.Spec.NodeName = name
+		if _, err := objects.Create(t.Context(), c, p); !errors.Is(err, want) {
+			t.Errorf("a pod that names node %s: %v", name, err)
+		}
+	}
+	p := podOf("p", "1")
+	p.Spec.NodeName = "n"
+	p = create(t, c, p)
+	if l := ledgerOf(t, cluster, "n"); l.CpuMillis != 1000 || l.Pods != 1 {
+		t.Errorf("ledger %v", l)
+	}
+	n, err := objects.Get[*corev1.Node](t.Context(), c, "", "n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Status.Allocatable = nodeOf("", "500m").Status.Allocatable
+	if _, err := objects.UpdateStatus(t.Context(), c, n); err != nil {
+		t.Fatal(err)
+	}
+	if err := bind(t, c, create(t, c, podOf("q", "1m")), "n"); !errors.Is(err, objects.ErrFull) {
+		t.Errorf("bound to a node that shrank below its pods: %v", err)
+	}
+	// Its pods stay as they are, and end as ever; nothing of the ledger is left.
+	if err := objects.Delete[*corev1.Pod](t.Context(), c, "default", "p", seconds(0), objects.Option{UID: string(p.UID)}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := cluster.Store().Get(t.Context(), client.Get{Range: client.Prefix(state.LedgerPrefix)})
+	if err != nil || len(r.Kvs) > 0 {
+		t.Errorf("ledgers %v, %v", r.GetKvs(), err)
+	}
+}

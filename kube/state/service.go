@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
 
 	"github.com/holdfast-db/holdfast/client"
 	"github.com/holdfast-db/holdfast/internal/clock"
@@ -23,6 +24,8 @@ type Authority interface {
 	Bootstrap(ctx context.Context, token, node string, csr []byte) (cert, roots []byte, err error)
 	// Sign signs the next certificate of who asks, whose subject it gets.
 	Sign(ctx context.Context, subject pkix.Name, csr []byte, profile string) (cert, roots []byte, err error)
+	// Roots are the authorities to be trusted now, in PEM.
+	Roots() ([]byte, error)
 }
 
 // Explainer says why a pod is where it is: the scheduler.
@@ -46,6 +49,13 @@ type Config struct {
 
 	// Explainer is asked by Explain. Nil: that answers that it is not here.
 	Explainer Explainer
+
+	// Address is where others reach this server, as this process' claims of leadership
+	// say (leader.Claim). Peer connects to another server, with this server's
+	// certificate as system:apiserver: what only a leader knows is asked there. Nil:
+	// there are no others.
+	Address string
+	Peer    func(address string) (*grpc.ClientConn, error)
 
 	// Timeline tells the store's timeline, which is another after a restore. Nil:
 	// it is not known, and answers say 0.
@@ -84,6 +94,9 @@ func (c *Config) setDefaults() error {
 	if c.SubnetBits == 0 {
 		c.SubnetBits = 24
 	}
+	if c.Peer != nil && c.Address == "" {
+		wrong = append(wrong, errors.New("no Address for others, as there are some"))
+	}
 	if err := checkRanges(c); err != nil {
 		wrong = append(wrong, err)
 	}
@@ -110,6 +123,8 @@ type Service struct {
 	partRates  *rates // Of the scheduler and the controllers.
 	bootstraps *rates
 	samples    samples
+	roots      roots
+	peers      peers
 
 	random struct {
 		sync.Mutex
@@ -146,5 +161,5 @@ func (s *Service) Ready(ctx context.Context) error { return s.cache.wait(ctx, s.
 func (s *Service) Close() error {
 	s.tasks.Stop()
 	s.cache.close()
-	return s.tasks.Wait()
+	return errors.Join(s.tasks.Wait(), s.peers.close())
 }

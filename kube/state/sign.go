@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/x509/pkix"
 	"fmt"
+	"sync"
+	"time"
 
 	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/auth"
@@ -40,6 +42,37 @@ func (s *Service) bootstrap(ctx context.Context, r *kubepb.BootstrapRequest) (*k
 	}
 	s.log.Info("signed the first certificate of a node", "node", r.Node)
 	return &kubepb.SignResponse{Certificate: cert, Authority: roots}, nil
+}
+
+// roots are what nodes shall trust, read now and then: each heartbeat asks.
+type roots struct {
+	mu struct {
+		sync.Mutex
+		pem  []byte
+		next time.Duration // When they are read again.
+	}
+}
+
+// trusted are the authorities to be trusted. Nil: nobody signs here, or they were
+// never read.
+func (s *Service) trusted() []byte {
+	if s.cfg.Authority == nil {
+		return nil
+	}
+	now := s.clock.Mono()
+	s.roots.mu.Lock()
+	defer s.roots.mu.Unlock()
+	if s.roots.mu.pem != nil && now < s.roots.mu.next {
+		return s.roots.mu.pem
+	}
+	pem, err := s.cfg.Authority.Roots()
+	if err != nil {
+		s.log.Warn("the authorities cannot be read; nodes are told what they were before", "error", err)
+	} else {
+		s.roots.mu.pem = pem
+	}
+	s.roots.mu.next = now + rootsInterval
+	return s.roots.mu.pem
 }
 
 func checkCSR(csr []byte) error {
@@ -99,6 +132,13 @@ func (s *Service) explain(ctx context.Context, r *kubepb.ExplainRequest) (*kubep
 	err = s.authorize(&auth.Request{Identity: id, Verb: auth.Explain, Kind: api.Pod, Namespace: ref.Namespace, Name: ref.Name})
 	if err != nil {
 		return nil, err
+	}
+	elsewhere, err := s.leading(id, schedulerPart)
+	if err != nil {
+		return nil, err
+	}
+	if elsewhere != nil {
+		return passOn(ctx, r, elsewhere.Explain)
 	}
 	if s.cfg.Explainer == nil {
 		return nil, fmt.Errorf("no scheduler runs here that could explain: %w", errNotHere)

@@ -172,21 +172,22 @@ func TestABindThatDoesNotFitIsRefusedAndNothingIsOvercommitted(t *testing.T) {
 	}
 }
 
-// replay calls f for each version of a key that there was, up to the newest.
+// replay calls f for each version of a key that there was, up to the newest; the end of
+// a key has no value.
 func replay(t *testing.T, c *kubetest.Cluster, key string, f func(*mvccpb.KeyValue)) {
 	t.Helper()
-	now, err := c.Store().Get(t.Context(), client.Get{Range: client.One(key)})
-	if err != nil || len(now.Kvs) != 1 {
-		t.Fatalf("%s: %v, %v", key, now, err)
+	end := key + "-end"
+	if _, err := c.Store().Put(t.Context(), client.Put{Key: end}); err != nil {
+		t.Fatal(err)
 	}
-	w := c.Store().Watch(t.Context(), client.Watch{Range: client.One(key), Revision: 1})
+	w := c.Store().Watch(t.Context(), client.Watch{Range: client.Prefix(key), Revision: 1})
 	defer w.Cancel()
 	for r := range w.Reports() {
 		for _, e := range r.Events {
-			f(e.Kv)
-			if e.Kv.ModRevision == now.Kvs[0].ModRevision {
+			if string(e.Kv.Key) == end {
 				return
 			}
+			f(e.Kv)
 		}
 	}
 	t.Fatal(w.Err())

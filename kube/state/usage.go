@@ -4,19 +4,26 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/auth"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
-// samples are what nodes measured last. They are nowhere else: after a start they are
-// there again once each node has spoken.
+// samples are what nodes measured last, on the server where the controllers lead. They
+// are nowhere else: after a start, or when others lead, they are there again once each
+// node has spoken.
 type samples struct {
 	mu struct {
 		sync.Mutex
-		byNode map[string]*kubepb.SampleRequest
+		byNode map[string]sample
 	}
+}
+
+type sample struct {
+	*kubepb.SampleRequest
+	until time.Duration // It tells nothing after.
 }
 
 // Sample implements kubepb.ClusterStateServer.
@@ -54,12 +61,15 @@ func (s *Service) sample(ctx context.Context, r *kubepb.SampleRequest) error {
 	if s.cache.entry(api.Node.Key("", r.Node)) == nil {
 		return missing(api.Node, "", r.Node)
 	}
-	s.samples.mu.Lock()
-	defer s.samples.mu.Unlock()
-	if s.samples.mu.byNode == nil {
-		s.samples.mu.byNode = map[string]*kubepb.SampleRequest{}
+	elsewhere, err := s.leading(id, controllersPart)
+	if err != nil {
+		return err
 	}
-	s.samples.mu.byNode[r.Node] = kept
+	if elsewhere != nil {
+		_, err = passOn(ctx, kept, elsewhere.Sample)
+		return err
+	}
+	s.samples.keep(kept, s.clock.Mono()+sampleLife)
 	return nil
 }
 
@@ -78,10 +88,18 @@ func (s *Service) usage(ctx context.Context, r *kubepb.UsageRequest) (*kubepb.Us
 	if err != nil {
 		return nil, err
 	}
+	elsewhere, err := s.leading(id, controllersPart)
+	if err != nil {
+		return nil, err
+	}
+	if elsewhere != nil {
+		return passOn(ctx, r, elsewhere.Usage)
+	}
 	answer := &kubepb.UsageResponse{}
+	now := s.clock.Mono()
 	for _, sample := range s.samples.all() {
-		if s.cache.entry(api.Node.Key("", sample.Node)) == nil {
-			s.samples.forget(sample.Node)
+		if sample.until < now || s.cache.entry(api.Node.Key("", sample.Node)) == nil {
+			s.samples.forget(sample)
 			continue
 		}
 		if r.Node != "" && r.Node != sample.Node {
@@ -97,8 +115,17 @@ func (s *Service) usage(ctx context.Context, r *kubepb.UsageRequest) (*kubepb.Us
 	return answer, nil
 }
 
+func (m *samples) keep(r *kubepb.SampleRequest, until time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.mu.byNode == nil {
+		m.mu.byNode = map[string]sample{}
+	}
+	m.mu.byNode[r.Node] = sample{r, until}
+}
+
 // all samples, by node.
-func (m *samples) all() []*kubepb.SampleRequest {
+func (m *samples) all() []sample {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	names := make([]string, 0, len(m.mu.byNode))
@@ -106,15 +133,18 @@ func (m *samples) all() []*kubepb.SampleRequest {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	all := make([]*kubepb.SampleRequest, 0, len(names))
+	all := make([]sample, 0, len(names))
 	for _, name := range names {
 		all = append(all, m.mu.byNode[name])
 	}
 	return all
 }
 
-func (m *samples) forget(node string) {
+// forget drops a sample, unless there is a newer one.
+func (m *samples) forget(s sample) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.mu.byNode, node)
+	if m.mu.byNode[s.Node].until == s.until {
+		delete(m.mu.byNode, s.Node)
+	}
 }

@@ -51,9 +51,8 @@ func (s *Service) create(ctx context.Context, r *kubepb.CreateRequest) (*kubepb.
 
 // create decides a creation.
 func (a *attempt) create(ctx context.Context, k *api.Kind, o api.Object) error {
-	s := a.service
 	if o.GetName() == "" {
-		name, err := s.generate(o.GetGenerateName())
+		name, err := a.generate(k, o.GetNamespace(), o.GetGenerateName())
 		if err != nil {
 			return err
 		}
@@ -192,6 +191,10 @@ func (a *attempt) change(ctx context.Context, c *changing) error {
 	if err != nil {
 		return err
 	}
+	if gone(o) { // What else was to change goes with it: nothing is given to it any more.
+		c.made = o
+		return a.remove(c.kind, old)
+	}
 	lease, err := a.admitChange(ctx, old, o)
 	if err != nil {
 		return err
@@ -217,9 +220,6 @@ func (a *attempt) change(ctx context.Context, c *changing) error {
 	}
 	c.made = o
 	key := c.kind.Key(c.namespace, c.name)
-	if gone(o) {
-		return a.remove(c.kind, old)
-	}
 	b, err := api.Encode(o)
 	if err != nil {
 		return err
@@ -310,9 +310,6 @@ func (a *attempt) changePod(old, p *corev1.Pod) error {
 	}
 	if ended(old) && p.Status.Phase != old.Status.Phase {
 		return invalid("status.phase: a pod that is %s stays so", old.Status.Phase)
-	}
-	if gone(p) {
-		return nil // Settled by its removal.
 	}
 	return a.settle(old, p)
 }

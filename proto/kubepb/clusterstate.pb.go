@@ -119,7 +119,7 @@ func (x WatchEvent_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchEvent_Type.Descriptor instead.
 func (WatchEvent_Type) EnumDescriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{9, 0}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type PatchRequest_Type int32
@@ -168,7 +168,7 @@ func (x PatchRequest_Type) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PatchRequest_Type.Descriptor instead.
 func (PatchRequest_Type) EnumDescriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{13, 0}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{14, 0}
 }
 
 type DeleteRequest_Propagation int32
@@ -217,7 +217,7 @@ func (x DeleteRequest_Propagation) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use DeleteRequest_Propagation.Descriptor instead.
 func (DeleteRequest_Propagation) EnumDescriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{14, 0}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // Object is an object of one kind. What the fields beside raw say is also in raw.
@@ -480,6 +480,52 @@ func (x *Fence) GetCreateRevision() int64 {
 	return 0
 }
 
+// FenceOver is the detail of an error: the leadership of a fence is over, and nothing
+// was written.
+type FenceOver struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Fence         *Fence                 `protobuf:"bytes,1,opt,name=fence,proto3" json:"fence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FenceOver) Reset() {
+	*x = FenceOver{}
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FenceOver) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FenceOver) ProtoMessage() {}
+
+func (x *FenceOver) ProtoReflect() protoreflect.Message {
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FenceOver.ProtoReflect.Descriptor instead.
+func (*FenceOver) Descriptor() ([]byte, []int) {
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *FenceOver) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
 type Preconditions struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Uid             string                 `protobuf:"bytes,1,opt,name=uid,proto3" json:"uid,omitempty"`                                                 // Empty: any.
@@ -492,7 +538,7 @@ type Preconditions struct {
 
 func (x *Preconditions) Reset() {
 	*x = Preconditions{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[4]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -504,7 +550,7 @@ func (x *Preconditions) String() string {
 func (*Preconditions) ProtoMessage() {}
 
 func (x *Preconditions) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[4]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -517,7 +563,7 @@ func (x *Preconditions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Preconditions.ProtoReflect.Descriptor instead.
 func (*Preconditions) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{4}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Preconditions) GetUid() string {
@@ -559,7 +605,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[5]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +617,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[5]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +630,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{5}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetRequest) GetObject() *Ref {
@@ -624,7 +670,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[6]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -636,7 +682,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[6]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -649,7 +695,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{6}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListRequest) GetKind() string {
@@ -720,7 +766,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[7]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +778,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[7]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -745,7 +791,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{7}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListResponse) GetResourceVersion() int64 {
@@ -791,7 +837,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[8]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -803,7 +849,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[8]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -816,7 +862,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{8}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WatchRequest) GetKind() string {
@@ -878,7 +924,7 @@ type WatchEvent struct {
 
 func (x *WatchEvent) Reset() {
 	*x = WatchEvent{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[9]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +936,7 @@ func (x *WatchEvent) String() string {
 func (*WatchEvent) ProtoMessage() {}
 
 func (x *WatchEvent) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[9]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +949,7 @@ func (x *WatchEvent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEvent.ProtoReflect.Descriptor instead.
 func (*WatchEvent) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{9}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WatchEvent) GetType() WatchEvent_Type {
@@ -929,7 +975,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[10]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -941,7 +987,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[10]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -954,7 +1000,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{10}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WatchResponse) GetEvents() []*WatchEvent {
@@ -976,7 +1022,7 @@ type CreateRequest struct {
 
 func (x *CreateRequest) Reset() {
 	*x = CreateRequest{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[11]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1034,7 @@ func (x *CreateRequest) String() string {
 func (*CreateRequest) ProtoMessage() {}
 
 func (x *CreateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[11]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1047,7 @@ func (x *CreateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateRequest.ProtoReflect.Descriptor instead.
 func (*CreateRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{11}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *CreateRequest) GetObject() *Object {
@@ -1046,7 +1092,7 @@ type UpdateRequest struct {
 
 func (x *UpdateRequest) Reset() {
 	*x = UpdateRequest{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[12]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1058,7 +1104,7 @@ func (x *UpdateRequest) String() string {
 func (*UpdateRequest) ProtoMessage() {}
 
 func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[12]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1071,7 +1117,7 @@ func (x *UpdateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateRequest.ProtoReflect.Descriptor instead.
 func (*UpdateRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{12}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *UpdateRequest) GetObject() *Object {
@@ -1118,7 +1164,7 @@ type PatchRequest struct {
 
 func (x *PatchRequest) Reset() {
 	*x = PatchRequest{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[13]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1176,7 @@ func (x *PatchRequest) String() string {
 func (*PatchRequest) ProtoMessage() {}
 
 func (x *PatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[13]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1189,7 @@ func (x *PatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PatchRequest.ProtoReflect.Descriptor instead.
 func (*PatchRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{13}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *PatchRequest) GetObject() *Ref {
@@ -1216,7 +1262,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[14]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1274,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[14]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1241,7 +1287,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{14}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *DeleteRequest) GetObject() *Ref {
@@ -1296,7 +1342,7 @@ type WriteResponse struct {
 
 func (x *WriteResponse) Reset() {
 	*x = WriteResponse{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[15]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1308,7 +1354,7 @@ func (x *WriteResponse) String() string {
 func (*WriteResponse) ProtoMessage() {}
 
 func (x *WriteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[15]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1321,7 +1367,7 @@ func (x *WriteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteResponse.ProtoReflect.Descriptor instead.
 func (*WriteResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{15}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WriteResponse) GetObject() *Object {
@@ -1352,7 +1398,7 @@ type BindRequest struct {
 
 func (x *BindRequest) Reset() {
 	*x = BindRequest{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[16]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1364,7 +1410,7 @@ func (x *BindRequest) String() string {
 func (*BindRequest) ProtoMessage() {}
 
 func (x *BindRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[16]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1377,7 +1423,7 @@ func (x *BindRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindRequest.ProtoReflect.Descriptor instead.
 func (*BindRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{16}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *BindRequest) GetPod() *Ref {
@@ -1433,7 +1479,7 @@ type ScaleRequest struct {
 
 func (x *ScaleRequest) Reset() {
 	*x = ScaleRequest{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[17]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1445,7 +1491,7 @@ func (x *ScaleRequest) String() string {
 func (*ScaleRequest) ProtoMessage() {}
 
 func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[17]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1458,7 +1504,7 @@ func (x *ScaleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleRequest.ProtoReflect.Descriptor instead.
 func (*ScaleRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{17}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ScaleRequest) GetObject() *Ref {
@@ -1492,7 +1538,7 @@ type ScaleResponse struct {
 
 func (x *ScaleResponse) Reset() {
 	*x = ScaleResponse{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[18]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1550,7 @@ func (x *ScaleResponse) String() string {
 func (*ScaleResponse) ProtoMessage() {}
 
 func (x *ScaleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[18]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +1563,7 @@ func (x *ScaleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScaleResponse.ProtoReflect.Descriptor instead.
 func (*ScaleResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{18}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ScaleResponse) GetObject() *Object {
@@ -1547,7 +1593,7 @@ type EvictRequest struct {
 
 func (x *EvictRequest) Reset() {
 	*x = EvictRequest{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[19]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1559,7 +1605,7 @@ func (x *EvictRequest) String() string {
 func (*EvictRequest) ProtoMessage() {}
 
 func (x *EvictRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[19]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1572,7 +1618,7 @@ func (x *EvictRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EvictRequest.ProtoReflect.Descriptor instead.
 func (*EvictRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{19}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *EvictRequest) GetPod() *Ref {
@@ -1621,7 +1667,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[20]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1633,7 +1679,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[20]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1646,7 +1692,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{20}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *HeartbeatRequest) GetNode() string {
@@ -1676,13 +1722,14 @@ type HeartbeatResponse struct {
 	TtlMilliseconds int64                  `protobuf:"varint,2,opt,name=ttl_milliseconds,json=ttlMilliseconds,proto3" json:"ttl_milliseconds,omitempty"` // From when the request was sent.
 	Timeline        uint64                 `protobuf:"varint,3,opt,name=timeline,proto3" json:"timeline,omitempty"`                                      // Of the store: another one after a restore.
 	ClusterId       uint64                 `protobuf:"varint,4,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Authority       []byte                 `protobuf:"bytes,5,opt,name=authority,proto3" json:"authority,omitempty"` // PEM: all roots to be trusted. In the first answer of a stream, and where they changed.
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[21]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1741,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[21]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1754,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{21}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HeartbeatResponse) GetLease() int64 {
@@ -1738,6 +1785,13 @@ func (x *HeartbeatResponse) GetClusterId() uint64 {
 	return 0
 }
 
+func (x *HeartbeatResponse) GetAuthority() []byte {
+	if x != nil {
+		return x.Authority
+	}
+	return nil
+}
+
 type BootstrapRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"` // ID.SECRET: without the prefix and the hash of the authority.
@@ -1749,7 +1803,7 @@ type BootstrapRequest struct {
 
 func (x *BootstrapRequest) Reset() {
 	*x = BootstrapRequest{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[22]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1761,7 +1815,7 @@ func (x *BootstrapRequest) String() string {
 func (*BootstrapRequest) ProtoMessage() {}
 
 func (x *BootstrapRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[22]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1774,7 +1828,7 @@ func (x *BootstrapRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootstrapRequest.ProtoReflect.Descriptor instead.
 func (*BootstrapRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{22}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *BootstrapRequest) GetToken() string {
@@ -1808,7 +1862,7 @@ type SignRequestRequest struct {
 
 func (x *SignRequestRequest) Reset() {
 	*x = SignRequestRequest{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[23]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +1874,7 @@ func (x *SignRequestRequest) String() string {
 func (*SignRequestRequest) ProtoMessage() {}
 
 func (x *SignRequestRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[23]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +1887,7 @@ func (x *SignRequestRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignRequestRequest.ProtoReflect.Descriptor instead.
 func (*SignRequestRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{23}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SignRequestRequest) GetCsr() []byte {
@@ -1860,7 +1914,7 @@ type SignResponse struct {
 
 func (x *SignResponse) Reset() {
 	*x = SignResponse{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[24]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1872,7 +1926,7 @@ func (x *SignResponse) String() string {
 func (*SignResponse) ProtoMessage() {}
 
 func (x *SignResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[24]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1885,7 +1939,7 @@ func (x *SignResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignResponse.ProtoReflect.Descriptor instead.
 func (*SignResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{24}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SignResponse) GetCertificate() []byte {
@@ -1911,7 +1965,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[25]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +1977,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[25]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +1990,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{25}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ExplainRequest) GetPod() *Ref {
@@ -1955,7 +2009,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[26]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2021,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[26]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +2034,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{26}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ExplainResponse) GetDecisions() []*Decision {
@@ -2005,7 +2059,7 @@ type Decision struct {
 
 func (x *Decision) Reset() {
 	*x = Decision{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[27]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2071,7 @@ func (x *Decision) String() string {
 func (*Decision) ProtoMessage() {}
 
 func (x *Decision) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[27]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2084,7 @@ func (x *Decision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Decision.ProtoReflect.Descriptor instead.
 func (*Decision) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{27}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Decision) GetTime() int64 {
@@ -2086,7 +2140,7 @@ type Reason struct {
 
 func (x *Reason) Reset() {
 	*x = Reason{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[28]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2098,7 +2152,7 @@ func (x *Reason) String() string {
 func (*Reason) ProtoMessage() {}
 
 func (x *Reason) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[28]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2111,7 +2165,7 @@ func (x *Reason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reason.ProtoReflect.Descriptor instead.
 func (*Reason) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{28}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Reason) GetPlugin() string {
@@ -2146,7 +2200,7 @@ type Score struct {
 
 func (x *Score) Reset() {
 	*x = Score{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[29]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2158,7 +2212,7 @@ func (x *Score) String() string {
 func (*Score) ProtoMessage() {}
 
 func (x *Score) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[29]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2171,7 +2225,7 @@ func (x *Score) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Score.ProtoReflect.Descriptor instead.
 func (*Score) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{29}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Score) GetNode() string {
@@ -2207,7 +2261,7 @@ type SampleRequest struct {
 
 func (x *SampleRequest) Reset() {
 	*x = SampleRequest{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[30]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2219,7 +2273,7 @@ func (x *SampleRequest) String() string {
 func (*SampleRequest) ProtoMessage() {}
 
 func (x *SampleRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[30]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2232,7 +2286,7 @@ func (x *SampleRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SampleRequest.ProtoReflect.Descriptor instead.
 func (*SampleRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{30}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SampleRequest) GetNode() string {
@@ -2271,7 +2325,7 @@ type SampleResponse struct {
 
 func (x *SampleResponse) Reset() {
 	*x = SampleResponse{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[31]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2283,7 +2337,7 @@ func (x *SampleResponse) String() string {
 func (*SampleResponse) ProtoMessage() {}
 
 func (x *SampleResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[31]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2296,7 +2350,7 @@ func (x *SampleResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SampleResponse.ProtoReflect.Descriptor instead.
 func (*SampleResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{31}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{32}
 }
 
 type Use struct {
@@ -2309,7 +2363,7 @@ type Use struct {
 
 func (x *Use) Reset() {
 	*x = Use{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[32]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2321,7 +2375,7 @@ func (x *Use) String() string {
 func (*Use) ProtoMessage() {}
 
 func (x *Use) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[32]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2334,7 +2388,7 @@ func (x *Use) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Use.ProtoReflect.Descriptor instead.
 func (*Use) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{32}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Use) GetCpuMillis() int64 {
@@ -2363,7 +2417,7 @@ type PodUse struct {
 
 func (x *PodUse) Reset() {
 	*x = PodUse{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[33]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2375,7 +2429,7 @@ func (x *PodUse) String() string {
 func (*PodUse) ProtoMessage() {}
 
 func (x *PodUse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[33]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2388,7 +2442,7 @@ func (x *PodUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PodUse.ProtoReflect.Descriptor instead.
 func (*PodUse) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{33}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *PodUse) GetNamespace() string {
@@ -2429,7 +2483,7 @@ type UsageRequest struct {
 
 func (x *UsageRequest) Reset() {
 	*x = UsageRequest{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[34]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2441,7 +2495,7 @@ func (x *UsageRequest) String() string {
 func (*UsageRequest) ProtoMessage() {}
 
 func (x *UsageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[34]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2454,7 +2508,7 @@ func (x *UsageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
 func (*UsageRequest) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{34}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *UsageRequest) GetNode() string {
@@ -2481,7 +2535,7 @@ type UsageResponse struct {
 
 func (x *UsageResponse) Reset() {
 	*x = UsageResponse{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[35]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2493,7 +2547,7 @@ func (x *UsageResponse) String() string {
 func (*UsageResponse) ProtoMessage() {}
 
 func (x *UsageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[35]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2506,7 +2560,7 @@ func (x *UsageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UsageResponse.ProtoReflect.Descriptor instead.
 func (*UsageResponse) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{35}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *UsageResponse) GetNodes() []*NodeUse {
@@ -2534,7 +2588,7 @@ type NodeUse struct {
 
 func (x *NodeUse) Reset() {
 	*x = NodeUse{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[36]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2546,7 +2600,7 @@ func (x *NodeUse) String() string {
 func (*NodeUse) ProtoMessage() {}
 
 func (x *NodeUse) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[36]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2559,7 +2613,7 @@ func (x *NodeUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeUse.ProtoReflect.Descriptor instead.
 func (*NodeUse) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{36}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *NodeUse) GetNode() string {
@@ -2599,7 +2653,7 @@ type Ledger struct {
 
 func (x *Ledger) Reset() {
 	*x = Ledger{}
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[37]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2611,7 +2665,7 @@ func (x *Ledger) String() string {
 func (*Ledger) ProtoMessage() {}
 
 func (x *Ledger) ProtoReflect() protoreflect.Message {
-	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[37]
+	mi := &file_holdfast_kubepb_clusterstate_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2624,7 +2678,7 @@ func (x *Ledger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ledger.ProtoReflect.Descriptor instead.
 func (*Ledger) Descriptor() ([]byte, []int) {
-	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{37}
+	return file_holdfast_kubepb_clusterstate_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Ledger) GetCpuMillis() int64 {
@@ -2692,7 +2746,9 @@ const file_holdfast_kubepb_clusterstate_proto_rawDesc = "" +
 	"\x10resource_version\x18\x02 \x01(\x03R\x0fresourceVersion\"B\n" +
 	"\x05Fence\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12'\n" +
-	"\x0fcreate_revision\x18\x02 \x01(\x03R\x0ecreateRevision\"\x98\x01\n" +
+	"\x0fcreate_revision\x18\x02 \x01(\x03R\x0ecreateRevision\"0\n" +
+	"\tFenceOver\x12#\n" +
+	"\x05fence\x18\x01 \x01(\v2\r.kubepb.FenceR\x05fence\"\x98\x01\n" +
 	"\rPreconditions\x12\x10\n" +
 	"\x03uid\x18\x01 \x01(\tR\x03uid\x12)\n" +
 	"\x10resource_version\x18\x02 \x01(\x03R\x0fresourceVersion\x12%\n" +
@@ -2803,13 +2859,14 @@ const file_holdfast_kubepb_clusterstate_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x1f\n" +
 	"\vttl_seconds\x18\x03 \x01(\x03R\n" +
-	"ttlSeconds\"\x8f\x01\n" +
+	"ttlSeconds\"\xad\x01\n" +
 	"\x11HeartbeatResponse\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\x03R\x05lease\x12)\n" +
 	"\x10ttl_milliseconds\x18\x02 \x01(\x03R\x0fttlMilliseconds\x12\x1a\n" +
 	"\btimeline\x18\x03 \x01(\x04R\btimeline\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x04 \x01(\x04R\tclusterId\"N\n" +
+	"cluster_id\x18\x04 \x01(\x04R\tclusterId\x12\x1c\n" +
+	"\tauthority\x18\x05 \x01(\fR\tauthority\"N\n" +
 	"\x10BootstrapRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x10\n" +
@@ -2919,7 +2976,7 @@ func file_holdfast_kubepb_clusterstate_proto_rawDescGZIP() []byte {
 }
 
 var file_holdfast_kubepb_clusterstate_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_holdfast_kubepb_clusterstate_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_holdfast_kubepb_clusterstate_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_holdfast_kubepb_clusterstate_proto_goTypes = []any{
 	(Encoding)(0),                  // 0: kubepb.Encoding
 	(WatchEvent_Type)(0),           // 1: kubepb.WatchEvent.Type
@@ -2929,128 +2986,130 @@ var file_holdfast_kubepb_clusterstate_proto_goTypes = []any{
 	(*Ref)(nil),                    // 5: kubepb.Ref
 	(*Guard)(nil),                  // 6: kubepb.Guard
 	(*Fence)(nil),                  // 7: kubepb.Fence
-	(*Preconditions)(nil),          // 8: kubepb.Preconditions
-	(*GetRequest)(nil),             // 9: kubepb.GetRequest
-	(*ListRequest)(nil),            // 10: kubepb.ListRequest
-	(*ListResponse)(nil),           // 11: kubepb.ListResponse
-	(*WatchRequest)(nil),           // 12: kubepb.WatchRequest
-	(*WatchEvent)(nil),             // 13: kubepb.WatchEvent
-	(*WatchResponse)(nil),          // 14: kubepb.WatchResponse
-	(*CreateRequest)(nil),          // 15: kubepb.CreateRequest
-	(*UpdateRequest)(nil),          // 16: kubepb.UpdateRequest
-	(*PatchRequest)(nil),           // 17: kubepb.PatchRequest
-	(*DeleteRequest)(nil),          // 18: kubepb.DeleteRequest
-	(*WriteResponse)(nil),          // 19: kubepb.WriteResponse
-	(*BindRequest)(nil),            // 20: kubepb.BindRequest
-	(*ScaleRequest)(nil),           // 21: kubepb.ScaleRequest
-	(*ScaleResponse)(nil),          // 22: kubepb.ScaleResponse
-	(*EvictRequest)(nil),           // 23: kubepb.EvictRequest
-	(*HeartbeatRequest)(nil),       // 24: kubepb.HeartbeatRequest
-	(*HeartbeatResponse)(nil),      // 25: kubepb.HeartbeatResponse
-	(*BootstrapRequest)(nil),       // 26: kubepb.BootstrapRequest
-	(*SignRequestRequest)(nil),     // 27: kubepb.SignRequestRequest
-	(*SignResponse)(nil),           // 28: kubepb.SignResponse
-	(*ExplainRequest)(nil),         // 29: kubepb.ExplainRequest
-	(*ExplainResponse)(nil),        // 30: kubepb.ExplainResponse
-	(*Decision)(nil),               // 31: kubepb.Decision
-	(*Reason)(nil),                 // 32: kubepb.Reason
-	(*Score)(nil),                  // 33: kubepb.Score
-	(*SampleRequest)(nil),          // 34: kubepb.SampleRequest
-	(*SampleResponse)(nil),         // 35: kubepb.SampleResponse
-	(*Use)(nil),                    // 36: kubepb.Use
-	(*PodUse)(nil),                 // 37: kubepb.PodUse
-	(*UsageRequest)(nil),           // 38: kubepb.UsageRequest
-	(*UsageResponse)(nil),          // 39: kubepb.UsageResponse
-	(*NodeUse)(nil),                // 40: kubepb.NodeUse
-	(*Ledger)(nil),                 // 41: kubepb.Ledger
-	nil,                            // 42: kubepb.Score.PluginsEntry
-	nil,                            // 43: kubepb.PodUse.ContainersEntry
-	nil,                            // 44: kubepb.Ledger.ExtendedEntry
+	(*FenceOver)(nil),              // 8: kubepb.FenceOver
+	(*Preconditions)(nil),          // 9: kubepb.Preconditions
+	(*GetRequest)(nil),             // 10: kubepb.GetRequest
+	(*ListRequest)(nil),            // 11: kubepb.ListRequest
+	(*ListResponse)(nil),           // 12: kubepb.ListResponse
+	(*WatchRequest)(nil),           // 13: kubepb.WatchRequest
+	(*WatchEvent)(nil),             // 14: kubepb.WatchEvent
+	(*WatchResponse)(nil),          // 15: kubepb.WatchResponse
+	(*CreateRequest)(nil),          // 16: kubepb.CreateRequest
+	(*UpdateRequest)(nil),          // 17: kubepb.UpdateRequest
+	(*PatchRequest)(nil),           // 18: kubepb.PatchRequest
+	(*DeleteRequest)(nil),          // 19: kubepb.DeleteRequest
+	(*WriteResponse)(nil),          // 20: kubepb.WriteResponse
+	(*BindRequest)(nil),            // 21: kubepb.BindRequest
+	(*ScaleRequest)(nil),           // 22: kubepb.ScaleRequest
+	(*ScaleResponse)(nil),          // 23: kubepb.ScaleResponse
+	(*EvictRequest)(nil),           // 24: kubepb.EvictRequest
+	(*HeartbeatRequest)(nil),       // 25: kubepb.HeartbeatRequest
+	(*HeartbeatResponse)(nil),      // 26: kubepb.HeartbeatResponse
+	(*BootstrapRequest)(nil),       // 27: kubepb.BootstrapRequest
+	(*SignRequestRequest)(nil),     // 28: kubepb.SignRequestRequest
+	(*SignResponse)(nil),           // 29: kubepb.SignResponse
+	(*ExplainRequest)(nil),         // 30: kubepb.ExplainRequest
+	(*ExplainResponse)(nil),        // 31: kubepb.ExplainResponse
+	(*Decision)(nil),               // 32: kubepb.Decision
+	(*Reason)(nil),                 // 33: kubepb.Reason
+	(*Score)(nil),                  // 34: kubepb.Score
+	(*SampleRequest)(nil),          // 35: kubepb.SampleRequest
+	(*SampleResponse)(nil),         // 36: kubepb.SampleResponse
+	(*Use)(nil),                    // 37: kubepb.Use
+	(*PodUse)(nil),                 // 38: kubepb.PodUse
+	(*UsageRequest)(nil),           // 39: kubepb.UsageRequest
+	(*UsageResponse)(nil),          // 40: kubepb.UsageResponse
+	(*NodeUse)(nil),                // 41: kubepb.NodeUse
+	(*Ledger)(nil),                 // 42: kubepb.Ledger
+	nil,                            // 43: kubepb.Score.PluginsEntry
+	nil,                            // 44: kubepb.PodUse.ContainersEntry
+	nil,                            // 45: kubepb.Ledger.ExtendedEntry
 }
 var file_holdfast_kubepb_clusterstate_proto_depIdxs = []int32{
 	0,  // 0: kubepb.Object.encoding:type_name -> kubepb.Encoding
 	5,  // 1: kubepb.Guard.object:type_name -> kubepb.Ref
-	6,  // 2: kubepb.Preconditions.guards:type_name -> kubepb.Guard
-	7,  // 3: kubepb.Preconditions.fence:type_name -> kubepb.Fence
-	5,  // 4: kubepb.GetRequest.object:type_name -> kubepb.Ref
-	0,  // 5: kubepb.GetRequest.encoding:type_name -> kubepb.Encoding
-	0,  // 6: kubepb.ListRequest.encoding:type_name -> kubepb.Encoding
-	4,  // 7: kubepb.ListResponse.items:type_name -> kubepb.Object
-	0,  // 8: kubepb.WatchRequest.encoding:type_name -> kubepb.Encoding
-	1,  // 9: kubepb.WatchEvent.type:type_name -> kubepb.WatchEvent.Type
-	4,  // 10: kubepb.WatchEvent.object:type_name -> kubepb.Object
-	13, // 11: kubepb.WatchResponse.events:type_name -> kubepb.WatchEvent
-	4,  // 12: kubepb.CreateRequest.object:type_name -> kubepb.Object
-	8,  // 13: kubepb.CreateRequest.preconditions:type_name -> kubepb.Preconditions
-	4,  // 14: kubepb.UpdateRequest.object:type_name -> kubepb.Object
-	8,  // 15: kubepb.UpdateRequest.preconditions:type_name -> kubepb.Preconditions
-	5,  // 16: kubepb.PatchRequest.object:type_name -> kubepb.Ref
-	2,  // 17: kubepb.PatchRequest.type:type_name -> kubepb.PatchRequest.Type
-	8,  // 18: kubepb.PatchRequest.preconditions:type_name -> kubepb.Preconditions
-	0,  // 19: kubepb.PatchRequest.encoding:type_name -> kubepb.Encoding
-	5,  // 20: kubepb.DeleteRequest.object:type_name -> kubepb.Ref
-	3,  // 21: kubepb.DeleteRequest.propagation:type_name -> kubepb.DeleteRequest.Propagation
-	8,  // 22: kubepb.DeleteRequest.preconditions:type_name -> kubepb.Preconditions
-	4,  // 23: kubepb.WriteResponse.object:type_name -> kubepb.Object
-	5,  // 24: kubepb.BindRequest.pod:type_name -> kubepb.Ref
-	7,  // 25: kubepb.BindRequest.fence:type_name -> kubepb.Fence
-	5,  // 26: kubepb.ScaleRequest.object:type_name -> kubepb.Ref
-	8,  // 27: kubepb.ScaleRequest.preconditions:type_name -> kubepb.Preconditions
-	4,  // 28: kubepb.ScaleResponse.object:type_name -> kubepb.Object
-	5,  // 29: kubepb.EvictRequest.pod:type_name -> kubepb.Ref
-	8,  // 30: kubepb.EvictRequest.preconditions:type_name -> kubepb.Preconditions
-	5,  // 31: kubepb.ExplainRequest.pod:type_name -> kubepb.Ref
-	31, // 32: kubepb.ExplainResponse.decisions:type_name -> kubepb.Decision
-	32, // 33: kubepb.Decision.reasons:type_name -> kubepb.Reason
-	33, // 34: kubepb.Decision.scores:type_name -> kubepb.Score
-	42, // 35: kubepb.Score.plugins:type_name -> kubepb.Score.PluginsEntry
-	36, // 36: kubepb.SampleRequest.use:type_name -> kubepb.Use
-	37, // 37: kubepb.SampleRequest.pods:type_name -> kubepb.PodUse
-	43, // 38: kubepb.PodUse.containers:type_name -> kubepb.PodUse.ContainersEntry
-	40, // 39: kubepb.UsageResponse.nodes:type_name -> kubepb.NodeUse
-	37, // 40: kubepb.UsageResponse.pods:type_name -> kubepb.PodUse
-	36, // 41: kubepb.NodeUse.use:type_name -> kubepb.Use
-	44, // 42: kubepb.Ledger.extended:type_name -> kubepb.Ledger.ExtendedEntry
-	36, // 43: kubepb.PodUse.ContainersEntry.value:type_name -> kubepb.Use
-	9,  // 44: kubepb.ClusterState.Get:input_type -> kubepb.GetRequest
-	10, // 45: kubepb.ClusterState.List:input_type -> kubepb.ListRequest
-	12, // 46: kubepb.ClusterState.Watch:input_type -> kubepb.WatchRequest
-	15, // 47: kubepb.ClusterState.Create:input_type -> kubepb.CreateRequest
-	16, // 48: kubepb.ClusterState.Update:input_type -> kubepb.UpdateRequest
-	16, // 49: kubepb.ClusterState.UpdateStatus:input_type -> kubepb.UpdateRequest
-	17, // 50: kubepb.ClusterState.Patch:input_type -> kubepb.PatchRequest
-	18, // 51: kubepb.ClusterState.Delete:input_type -> kubepb.DeleteRequest
-	20, // 52: kubepb.ClusterState.Bind:input_type -> kubepb.BindRequest
-	21, // 53: kubepb.ClusterState.Scale:input_type -> kubepb.ScaleRequest
-	23, // 54: kubepb.ClusterState.Evict:input_type -> kubepb.EvictRequest
-	24, // 55: kubepb.ClusterState.Heartbeat:input_type -> kubepb.HeartbeatRequest
-	26, // 56: kubepb.ClusterState.Bootstrap:input_type -> kubepb.BootstrapRequest
-	27, // 57: kubepb.ClusterState.SignRequest:input_type -> kubepb.SignRequestRequest
-	29, // 58: kubepb.ClusterState.Explain:input_type -> kubepb.ExplainRequest
-	34, // 59: kubepb.ClusterState.Sample:input_type -> kubepb.SampleRequest
-	38, // 60: kubepb.ClusterState.Usage:input_type -> kubepb.UsageRequest
-	4,  // 61: kubepb.ClusterState.Get:output_type -> kubepb.Object
-	11, // 62: kubepb.ClusterState.List:output_type -> kubepb.ListResponse
-	14, // 63: kubepb.ClusterState.Watch:output_type -> kubepb.WatchResponse
-	19, // 64: kubepb.ClusterState.Create:output_type -> kubepb.WriteResponse
-	19, // 65: kubepb.ClusterState.Update:output_type -> kubepb.WriteResponse
-	19, // 66: kubepb.ClusterState.UpdateStatus:output_type -> kubepb.WriteResponse
-	19, // 67: kubepb.ClusterState.Patch:output_type -> kubepb.WriteResponse
-	19, // 68: kubepb.ClusterState.Delete:output_type -> kubepb.WriteResponse
-	19, // 69: kubepb.ClusterState.Bind:output_type -> kubepb.WriteResponse
-	22, // 70: kubepb.ClusterState.Scale:output_type -> kubepb.ScaleResponse
-	19, // 71: kubepb.ClusterState.Evict:output_type -> kubepb.WriteResponse
-	25, // 72: kubepb.ClusterState.Heartbeat:output_type -> kubepb.HeartbeatResponse
-	28, // 73: kubepb.ClusterState.Bootstrap:output_type -> kubepb.SignResponse
-	28, // 74: kubepb.ClusterState.SignRequest:output_type -> kubepb.SignResponse
-	30, // 75: kubepb.ClusterState.Explain:output_type -> kubepb.ExplainResponse
-	35, // 76: kubepb.ClusterState.Sample:output_type -> kubepb.SampleResponse
-	39, // 77: kubepb.ClusterState.Usage:output_type -> kubepb.UsageResponse
-	61, // [61:78] is the sub-list for method output_type
-	44, // [44:61] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	7,  // 2: kubepb.FenceOver.fence:type_name -> kubepb.Fence
+	6,  // 3: kubepb.Preconditions.guards:type_name -> kubepb.Guard
+	7,  // 4: kubepb.Preconditions.fence:type_name -> kubepb.Fence
+	5,  // 5: kubepb.GetRequest.object:type_name -> kubepb.Ref
+	0,  // 6: kubepb.GetRequest.encoding:type_name -> kubepb.Encoding
+	0,  // 7: kubepb.ListRequest.encoding:type_name -> kubepb.Encoding
+	4,  // 8: kubepb.ListResponse.items:type_name -> kubepb.Object
+	0,  // 9: kubepb.WatchRequest.encoding:type_name -> kubepb.Encoding
+	1,  // 10: kubepb.WatchEvent.type:type_name -> kubepb.WatchEvent.Type
+	4,  // 11: kubepb.WatchEvent.object:type_name -> kubepb.Object
+	14, // 12: kubepb.WatchResponse.events:type_name -> kubepb.WatchEvent
+	4,  // 13: kubepb.CreateRequest.object:type_name -> kubepb.Object
+	9,  // 14: kubepb.CreateRequest.preconditions:type_name -> kubepb.Preconditions
+	4,  // 15: kubepb.UpdateRequest.object:type_name -> kubepb.Object
+	9,  // 16: kubepb.UpdateRequest.preconditions:type_name -> kubepb.Preconditions
+	5,  // 17: kubepb.PatchRequest.object:type_name -> kubepb.Ref
+	2,  // 18: kubepb.PatchRequest.type:type_name -> kubepb.PatchRequest.Type
+	9,  // 19: kubepb.PatchRequest.preconditions:type_name -> kubepb.Preconditions
+	0,  // 20: kubepb.PatchRequest.encoding:type_name -> kubepb.Encoding
+	5,  // 21: kubepb.DeleteRequest.object:type_name -> kubepb.Ref
+	3,  // 22: kubepb.DeleteRequest.propagation:type_name -> kubepb.DeleteRequest.Propagation
+	9,  // 23: kubepb.DeleteRequest.preconditions:type_name -> kubepb.Preconditions
+	4,  // 24: kubepb.WriteResponse.object:type_name -> kubepb.Object
+	5,  // 25: kubepb.BindRequest.pod:type_name -> kubepb.Ref
+	7,  // 26: kubepb.BindRequest.fence:type_name -> kubepb.Fence
+	5,  // 27: kubepb.ScaleRequest.object:type_name -> kubepb.Ref
+	9,  // 28: kubepb.ScaleRequest.preconditions:type_name -> kubepb.Preconditions
+	4,  // 29: kubepb.ScaleResponse.object:type_name -> kubepb.Object
+	5,  // 30: kubepb.EvictRequest.pod:type_name -> kubepb.Ref
+	9,  // 31: kubepb.EvictRequest.preconditions:type_name -> kubepb.Preconditions
+	5,  // 32: kubepb.ExplainRequest.pod:type_name -> kubepb.Ref
+	32, // 33: kubepb.ExplainResponse.decisions:type_name -> kubepb.Decision
+	33, // 34: kubepb.Decision.reasons:type_name -> kubepb.Reason
+	34, // 35: kubepb.Decision.scores:type_name -> kubepb.Score
+	43, // 36: kubepb.Score.plugins:type_name -> kubepb.Score.PluginsEntry
+	37, // 37: kubepb.SampleRequest.use:type_name -> kubepb.Use
+	38, // 38: kubepb.SampleRequest.pods:type_name -> kubepb.PodUse
+	44, // 39: kubepb.PodUse.containers:type_name -> kubepb.PodUse.ContainersEntry
+	41, // 40: kubepb.UsageResponse.nodes:type_name -> kubepb.NodeUse
+	38, // 41: kubepb.UsageResponse.pods:type_name -> kubepb.PodUse
+	37, // 42: kubepb.NodeUse.use:type_name -> kubepb.Use
+	45, // 43: kubepb.Ledger.extended:type_name -> kubepb.Ledger.ExtendedEntry
+	37, // 44: kubepb.PodUse.ContainersEntry.value:type_name -> kubepb.Use
+	10, // 45: kubepb.ClusterState.Get:input_type -> kubepb.GetRequest
+	11, // 46: kubepb.ClusterState.List:input_type -> kubepb.ListRequest
+	13, // 47: kubepb.ClusterState.Watch:input_type -> kubepb.WatchRequest
+	16, // 48: kubepb.ClusterState.Create:input_type -> kubepb.CreateRequest
+	17, // 49: kubepb.ClusterState.Update:input_type -> kubepb.UpdateRequest
+	17, // 50: kubepb.ClusterState.UpdateStatus:input_type -> kubepb.UpdateRequest
+	18, // 51: kubepb.ClusterState.Patch:input_type -> kubepb.PatchRequest
+	19, // 52: kubepb.ClusterState.Delete:input_type -> kubepb.DeleteRequest
+	21, // 53: kubepb.ClusterState.Bind:input_type -> kubepb.BindRequest
+	22, // 54: kubepb.ClusterState.Scale:input_type -> kubepb.ScaleRequest
+	24, // 55: kubepb.ClusterState.Evict:input_type -> kubepb.EvictRequest
+	25, // 56: kubepb.ClusterState.Heartbeat:input_type -> kubepb.HeartbeatRequest
+	27, // 57: kubepb.ClusterState.Bootstrap:input_type -> kubepb.BootstrapRequest
+	28, // 58: kubepb.ClusterState.SignRequest:input_type -> kubepb.SignRequestRequest
+	30, // 59: kubepb.ClusterState.Explain:input_type -> kubepb.ExplainRequest
+	35, // 60: kubepb.ClusterState.Sample:input_type -> kubepb.SampleRequest
+	39, // 61: kubepb.ClusterState.Usage:input_type -> kubepb.UsageRequest
+	4,  // 62: kubepb.ClusterState.Get:output_type -> kubepb.Object
+	12, // 63: kubepb.ClusterState.List:output_type -> kubepb.ListResponse
+	15, // 64: kubepb.ClusterState.Watch:output_type -> kubepb.WatchResponse
+	20, // 65: kubepb.ClusterState.Create:output_type -> kubepb.WriteResponse
+	20, // 66: kubepb.ClusterState.Update:output_type -> kubepb.WriteResponse
+	20, // 67: kubepb.ClusterState.UpdateStatus:output_type -> kubepb.WriteResponse
+	20, // 68: kubepb.ClusterState.Patch:output_type -> kubepb.WriteResponse
+	20, // 69: kubepb.ClusterState.Delete:output_type -> kubepb.WriteResponse
+	20, // 70: kubepb.ClusterState.Bind:output_type -> kubepb.WriteResponse
+	23, // 71: kubepb.ClusterState.Scale:output_type -> kubepb.ScaleResponse
+	20, // 72: kubepb.ClusterState.Evict:output_type -> kubepb.WriteResponse
+	26, // 73: kubepb.ClusterState.Heartbeat:output_type -> kubepb.HeartbeatResponse
+	29, // 74: kubepb.ClusterState.Bootstrap:output_type -> kubepb.SignResponse
+	29, // 75: kubepb.ClusterState.SignRequest:output_type -> kubepb.SignResponse
+	31, // 76: kubepb.ClusterState.Explain:output_type -> kubepb.ExplainResponse
+	36, // 77: kubepb.ClusterState.Sample:output_type -> kubepb.SampleResponse
+	40, // 78: kubepb.ClusterState.Usage:output_type -> kubepb.UsageResponse
+	62, // [62:79] is the sub-list for method output_type
+	45, // [45:62] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_holdfast_kubepb_clusterstate_proto_init() }
@@ -3064,7 +3123,7 @@ func file_holdfast_kubepb_clusterstate_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_holdfast_kubepb_clusterstate_proto_rawDesc), len(file_holdfast_kubepb_clusterstate_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   41,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

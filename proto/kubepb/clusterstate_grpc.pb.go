@@ -51,7 +51,8 @@ const (
 // that does not hold; InvalidArgument with one line for each field that is wrong;
 // PermissionDenied naming identity, verb, kind and name; OutOfRange where a resource
 // version is no longer there ("expired": list anew); ResourceExhausted for a bind
-// that does not fit, and for an eviction that a disruption budget forbids.
+// that does not fit, and for an eviction that a disruption budget forbids. The
+// FailedPrecondition of a fence carries a FenceOver as its detail.
 type ClusterStateClient interface {
 	Get(ctx context.Context, in *GetRequest, opts ...grpc.CallOption) (*Object, error)
 	List(ctx context.Context, in *ListRequest, opts ...grpc.CallOption) (*ListResponse, error)
@@ -288,7 +289,8 @@ func (c *clusterStateClient) Usage(ctx context.Context, in *UsageRequest, opts .
 // that does not hold; InvalidArgument with one line for each field that is wrong;
 // PermissionDenied naming identity, verb, kind and name; OutOfRange where a resource
 // version is no longer there ("expired": list anew); ResourceExhausted for a bind
-// that does not fit, and for an eviction that a disruption budget forbids.
+// that does not fit, and for an eviction that a disruption budget forbids. The
+// FailedPrecondition of a fence carries a FenceOver as its detail.
 type ClusterStateServer interface {
 	Get(context.Context, *GetRequest) (*Object, error)
 	List(context.Context, *ListRequest) (*ListResponse, error)
