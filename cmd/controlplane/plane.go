@@ -19,6 +19,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/kube/auth"
 	"github.com/holdfast-db/holdfast/kube/authority"
+	"github.com/holdfast-db/holdfast/kube/controller"
 	"github.com/holdfast-db/holdfast/kube/leader"
 	"github.com/holdfast-db/holdfast/kube/objects"
 	"github.com/holdfast-db/holdfast/kube/scheduler"
@@ -49,9 +50,11 @@ type plane struct {
 	member  *member
 	store   *client.Client
 	service *state.Service
-	sched   *scheduler.Scheduler
 	api     *grpc.Server
 	address net.Addr // Of the API.
+
+	sched       *scheduler.Scheduler
+	controllers *controller.Manager
 }
 
 // stopMax is how long calls under way may take when the process ends. Watches never
@@ -181,6 +184,12 @@ func (p *plane) assemble() error {
 		return errors.Join(err, p.service.Close())
 	}
 	explain.scheduler = p.sched
+	p.controllers, err = controller.New(controller.Config{
+		Client: objects.New(p.service.Dial(auth.Controllers()), "controllers"), Store: p.store, Logger: p.log.Named("controllers"),
+	})
+	if err != nil {
+		return errors.Join(err, p.service.Close())
+	}
 	return nil
 }
 
@@ -239,4 +248,6 @@ func (p *plane) lead(g *task.Group) {
 		})
 	}
 	campaign("scheduler", p.sched.Run)
+	campaign("controllers", p.controllers.Run)
+	g.Go("quorum watch", p.controllers.Observe)
 }
