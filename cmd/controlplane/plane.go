@@ -240,6 +240,10 @@ func (p *plane) makeNamespace(ctx context.Context) error {
 func (p *plane) lead(g *task.Group) {
 	campaign := func(name string, run func(context.Context, *kubepb.Fence) error) {
 		g.Go("campaign for "+name, func(ctx context.Context) error {
+			// Whoever led under this name has ended: the data directory is locked by us.
+			if err := leader.Forget(ctx, p.store, name, p.cfg.Member.Name); err != nil {
+				p.log.Warn("the claim of this process' predecessor is left to run out", "error", err)
+			}
 			return leader.Run(ctx, leader.Config{Client: p.store, Name: name, Value: p.cfg.Member.Name, Logger: p.log.Named("leader")},
 				func(ctx context.Context, fence *kubepb.Fence) error {
 					defer p.metrics.leads(name)()
