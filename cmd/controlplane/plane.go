@@ -236,6 +236,10 @@ func (p *plane) makeNamespace(ctx context.Context) error {
 	}
 }
 
+// leaderSeconds is the lease of who leads. A store that lost its own leader with ours
+// takes as long again, and the election: together less than 15 s.
+const leaderSeconds = 7
+
 // lead campaigns for what one control plane does at a time.
 func (p *plane) lead(g *task.Group) {
 	campaign := func(name string, run func(context.Context, *kubepb.Fence) error) {
@@ -244,7 +248,7 @@ func (p *plane) lead(g *task.Group) {
 			if err := leader.Forget(ctx, p.store, name, p.cfg.Member.Name); err != nil {
 				p.log.Warn("the claim of this process' predecessor is left to run out", "error", err)
 			}
-			return leader.Run(ctx, leader.Config{Client: p.store, Name: name, Value: p.cfg.Member.Name, Logger: p.log.Named("leader")},
+			return leader.Run(ctx, leader.Config{Client: p.store, Name: name, Value: p.cfg.Member.Name, TTL: leaderSeconds, Logger: p.log.Named("leader")},
 				func(ctx context.Context, fence *kubepb.Fence) error {
 					defer p.metrics.leads(name)()
 					return run(ctx, fence)

@@ -42,7 +42,7 @@ func (k *Kubelet) registerOnce(ctx context.Context) (*corev1.Node, error) {
 	if errors.Is(err, objects.ErrNotFound) {
 		n := &corev1.Node{}
 		n.Name, n.Labels = k.cfg.Node, k.labels()
-		k.describe(&n.Status)
+		k.describe(&n.Status, false)
 		node, err = objects.Create(ctx, k.client, n)
 		if err == nil {
 			k.log.Info("registered")
@@ -62,7 +62,7 @@ func (k *Kubelet) registerOnce(ctx context.Context) (*corev1.Node, error) {
 			return nil, err
 		}
 	}
-	return k.report(ctx, node)
+	return k.report(ctx, node, false)
 }
 
 func contains(have, want map[string]string) bool {
@@ -75,9 +75,9 @@ func contains(have, want map[string]string) bool {
 }
 
 // report writes the status of the node if it is not what it should be.
-func (k *Kubelet) report(ctx context.Context, node *corev1.Node) (*corev1.Node, error) {
+func (k *Kubelet) report(ctx context.Context, node *corev1.Node, ready bool) (*corev1.Node, error) {
 	n := node.DeepCopy()
-	k.describe(&n.Status)
+	k.describe(&n.Status, ready)
 	if equality.Semantic.DeepEqual(n.Status, node.Status) {
 		return node, nil
 	}
@@ -90,8 +90,9 @@ func (k *Kubelet) labels() map[string]string {
 	return labels
 }
 
-// describe fills in what this kubelet knows of its node.
-func (k *Kubelet) describe(s *corev1.NodeStatus) {
+// describe fills in what this kubelet knows of its node. That it is ready is said only
+// with a lease: without one it counts as dead.
+func (k *Kubelet) describe(s *corev1.NodeStatus, ready bool) {
 	s.Capacity, s.Allocatable = k.cfg.Capacity, k.allocatable()
 	s.Addresses = []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: k.cfg.Node}}
 	if k.cfg.Address != "" {
@@ -99,6 +100,9 @@ func (k *Kubelet) describe(s *corev1.NodeStatus) {
 	}
 	s.NodeInfo.OperatingSystem, s.NodeInfo.Architecture = runtime.GOOS, runtime.GOARCH
 	s.NodeInfo.ContainerRuntimeVersion = k.cfg.Runtime
+	if !ready {
+		return
+	}
 	want := corev1.NodeCondition{
 		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", Message: "the kubelet is ready for pods",
 		LastTransitionTime: stamp(k.clock.Wall()),
@@ -137,6 +141,9 @@ func (k *Kubelet) keepStatus(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		if k.mayHaveEnded() {
+			continue // It will be claimed anew.
+		}
 		if err := k.reportNow(ctx); err != nil && ctx.Err() == nil {
 			k.log.Debug("status of the node is not written, trying again", "error", err)
 			next = time.Second
@@ -151,6 +158,6 @@ func (k *Kubelet) reportNow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = k.report(ctx, node)
+	_, err = k.report(ctx, node, true)
 	return err
 }
