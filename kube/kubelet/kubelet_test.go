@@ -49,7 +49,9 @@ func start(t *testing.T) *harness {
 		capacity[corev1.ResourceCPU] = resource.MustParse("1")
 		return sim.RunFleet(ctx, sim.FleetConfig{
 			Prefix: "sim", Count: 1, Capacity: capacity, Instance: "x", Logger: hclog.NewNullLogger(),
-			Dial: func(node string) (grpc.ClientConnInterface, error) { return h.cluster.Service.Dial(auth.Node(node)), nil },
+			Dial: func(node string) (grpc.ClientConnInterface, error) {
+				return h.cluster.Service.Dial(auth.Node(node)), nil
+			},
 		})
 	})
 	h.until("the node is ready", func() bool { return h.ready() })

@@ -85,13 +85,11 @@ func phaseOf(f *facts) corev1.PodPhase {
 	for _, c := range containersOf(f.Pod) {
 		s := f.State.Containers[c.Name]
 		ends := s.Phase == Exited && !again(f.Pod, &c, &s)
-		if c.init {
-			failed = failed || !c.sidecar && ends && s.ExitCode != 0
-			continue
-		}
-		started = started || s.Phase == Running || s.Phase == Exited || f.History[c.Name].last != nil
-		going = going || !ends
 		failed = failed || ends && s.ExitCode != 0
+		if !c.init {
+			started = started || hasRun(f, c.Name)
+			going = going || !ends
+		}
 	}
 	switch {
 	case failed && (!going || !started):
@@ -102,6 +100,11 @@ func phaseOf(f *facts) corev1.PodPhase {
 		return corev1.PodRunning
 	}
 	return corev1.PodPending
+}
+
+func hasRun(f *facts, name string) bool {
+	p := f.State.Containers[name].Phase
+	return p == Running || p == Exited || f.History[name].last != nil
 }
 
 func containerStatus(c *container, s *ContainerState, f *facts, past bool) corev1.ContainerStatus {
