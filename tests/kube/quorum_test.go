@@ -2,7 +2,6 @@ package kube_test
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
