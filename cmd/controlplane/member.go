@@ -39,13 +39,14 @@ const repairedMin = 10 * time.Second
 
 // run is the member until ctx ends; then it hands over what it leads, and stops.
 func (m *member) run(ctx context.Context) error {
+	clk := clock.Real()
 	for {
-		began := clock.Real().Mono()
+		began := clk.Mono()
 		err := m.once(ctx)
 		if ctx.Err() != nil && err == nil {
 			return ctx.Err()
 		}
-		if !errors.Is(err, server.ErrDamaged) || clock.Real().Mono()-began < repairedMin {
+		if !errors.Is(err, server.ErrDamaged) || clk.Mono()-began < repairedMin {
 			return err
 		}
 		m.cfg.Logger.Warn("starting the member again with a state from a peer", "error", err)

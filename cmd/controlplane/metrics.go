@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"path"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
@@ -15,6 +14,8 @@ import (
 
 // metrics are what /metrics of the member tells of the layer over it.
 type metrics struct {
+	clock clock.Clock
+
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	streams  *prometheus.GaugeVec
@@ -28,6 +29,7 @@ func newMetrics() *metrics {
 	const space = "controlplane"
 	buckets := prometheus.ExponentialBuckets(0.0005, 2, 15)
 	return &metrics{
+		clock:    clock.Real(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: space, Name: "api_requests_total", Help: "Calls of the API over the network, by method and outcome."}, []string{"method", "code"}),
 		seconds:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: space, Name: "api_request_seconds", Help: "Time of calls of the API that are no streams.", Buckets: buckets}, []string{"method"}),
 		streams:  prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: space, Name: "api_streams", Help: "Watches and heartbeats that are open."}, []string{"method"}),
@@ -64,11 +66,11 @@ func (m *metrics) leads(name string) (over func()) {
 }
 
 func (m *metrics) unary(ctx context.Context, r any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	began := clock.Real().Mono()
+	began := m.clock.Mono()
 	answer, err := handle(ctx, r)
 	method := path.Base(info.FullMethod)
 	m.requests.WithLabelValues(method, status.Code(err).String()).Inc()
-	m.seconds.WithLabelValues(method).Observe((clock.Real().Mono() - began).Seconds())
+	m.seconds.WithLabelValues(method).Observe((m.clock.Mono() - began).Seconds())
 	return answer, err
 }
 
@@ -97,13 +99,13 @@ func (c *countedBinds) Invoke(ctx context.Context, method string, args, reply an
 	if method != kubepb.ClusterState_Bind_FullMethodName {
 		return c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
 	}
-	began := clock.Real().Mono()
+	began := c.metrics.clock.Mono()
 	err := c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
 	if err != nil {
 		c.metrics.refused.Inc()
 		return err
 	}
 	c.metrics.bound.Inc()
-	c.metrics.bind.Observe(time.Duration(clock.Real().Mono() - began).Seconds())
+	c.metrics.bind.Observe((c.metrics.clock.Mono() - began).Seconds())
 	return nil
 }

@@ -65,7 +65,7 @@ const stopMax = 2 * time.Second
 // also, if it is not nil, once the API is served.
 func runPlane(ctx context.Context, cfg *planeConfig, also func(context.Context, *plane) error) error {
 	p := &plane{cfg: cfg, log: cfg.Logger, metrics: newMetrics()}
-	if err := checkMember(&cfg.Member); err != nil {
+	if err := cfg.Member.Validate(); err != nil {
 		return err
 	}
 	l, creds, err := p.listen()
@@ -88,6 +88,9 @@ func runPlane(ctx context.Context, cfg *planeConfig, also func(context.Context, 
 		}
 	})
 	err = parts.Wait()
+	if ctx.Err() != nil {
+		p.log.Info("stopping, as the process was told to")
+	}
 	l.Close()
 	base.Stop()
 	if failure := base.Wait(); failure != nil {
@@ -97,11 +100,6 @@ func runPlane(ctx context.Context, cfg *planeConfig, also func(context.Context, 
 		return nil
 	}
 	return err
-}
-
-// checkMember refuses a store that anybody could write to past the API.
-func checkMember(c *server.Config) error {
-	return c.Validate()
 }
 
 // listen opens the API's address. Certificates that are wrong are found here.
