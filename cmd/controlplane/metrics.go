@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"path"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
-	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
 // metrics are what /metrics of the member tells of the layer over it.
@@ -20,8 +20,7 @@ type metrics struct {
 	seconds  *prometheus.HistogramVec
 	streams  *prometheus.GaugeVec
 	bound    prometheus.Counter
-	refused  prometheus.Counter
-	bind     prometheus.Histogram
+	waited   prometheus.Histogram
 	leading  *prometheus.GaugeVec
 }
 
@@ -34,14 +33,13 @@ func newMetrics() *metrics {
 		seconds:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: space, Name: "api_request_seconds", Help: "Time of calls of the API that are no streams.", Buckets: buckets}, []string{"method"}),
 		streams:  prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: space, Name: "api_streams", Help: "Watches and heartbeats that are open."}, []string{"method"}),
 		bound:    prometheus.NewCounter(prometheus.CounterOpts{Namespace: space, Name: "pods_bound_total", Help: "Pods that this scheduler has given a node."}),
-		refused:  prometheus.NewCounter(prometheus.CounterOpts{Namespace: space, Name: "binds_refused_total", Help: "Binds that were refused: the pod, the node or the leadership was another by then."}),
-		bind:     prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: space, Name: "bind_seconds", Help: "Time from a decision of the scheduler until it is in the store.", Buckets: buckets}),
+		waited:   prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: space, Name: "schedule_seconds", Help: "Time from when the scheduler heard of a pod until its node was in the store.", Buckets: buckets}),
 		leading:  prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: space, Name: "leader", Help: "1 while this control plane leads the part."}, []string{"of"}),
 	}
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.seconds, m.streams, m.bound, m.refused, m.bind, m.leading}
+	return []prometheus.Collector{m.requests, m.seconds, m.streams, m.bound, m.waited, m.leading}
 }
 
 // Describe implements prometheus.Collector.
@@ -84,28 +82,8 @@ func (m *metrics) stream(srv any, s grpc.ServerStream, info *grpc.StreamServerIn
 	return err
 }
 
-// counting counts the binds of a scheduler's connection.
-func (m *metrics) counting(conn grpc.ClientConnInterface) grpc.ClientConnInterface {
-	return &countedBinds{conn, m}
-}
-
-type countedBinds struct {
-	grpc.ClientConnInterface
-	metrics *metrics
-}
-
-// Invoke implements grpc.ClientConnInterface.
-func (c *countedBinds) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
-	if method != kubepb.ClusterState_Bind_FullMethodName {
-		return c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
-	}
-	began := c.metrics.clock.Mono()
-	err := c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
-	if err != nil {
-		c.metrics.refused.Inc()
-		return err
-	}
-	c.metrics.bound.Inc()
-	c.metrics.bind.Observe((c.metrics.clock.Mono() - began).Seconds())
-	return nil
+// podBound is told of each pod that this scheduler has given a node.
+func (m *metrics) podBound(waited time.Duration) {
+	m.bound.Inc()
+	m.waited.Observe(waited.Seconds())
 }

@@ -174,9 +174,8 @@ func (p *plane) assemble() error {
 	if err != nil {
 		return err
 	}
-	conn := p.metrics.counting(p.service.Dial(auth.Scheduler()))
 	p.sched, err = scheduler.New(scheduler.Config{
-		Client: objects.New(conn, "scheduler"), Profile: p.cfg.Profile, Logger: p.log.Named("scheduler"),
+		Client: objects.New(p.service.Dial(auth.Scheduler()), "scheduler"), Profile: p.cfg.Profile, Bound: p.metrics.podBound, Logger: p.log.Named("scheduler"),
 	})
 	if err != nil {
 		return errors.Join(err, p.service.Close())

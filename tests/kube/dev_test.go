@@ -2,9 +2,13 @@ package kube_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,7 +40,8 @@ func startDev(t *testing.T, flags ...string) (*process, *world) {
 
 // A cluster on one machine, whose only process is killed, goes on with the same pods.
 func TestADevClusterIsKilledAndFindsAllAsItWas(t *testing.T) {
-	p, w := startDev(t)
+	metrics := "http://" + freePorts(t, 1)[0]
+	p, w := startDev(t, "--listen-metrics-url="+metrics)
 	w.create(deployment("web", 6, "500m"))
 	w.eventually(30*time.Second, "six pods run", func(ctx context.Context) error { return w.rolledOut(ctx, "web", 6) })
 	before, err := w.pods(w.ctx, "web")
@@ -62,7 +67,26 @@ func TestADevClusterIsKilledAndFindsAllAsItWas(t *testing.T) {
 			t.Errorf("pod %s on node %s is now %v", name, was.Spec.NodeName, is)
 		}
 	}
+	for _, line := range []string{"controlplane_pods_bound_total 3\n", "controlplane_schedule_seconds_count 3\n", `controlplane_leader{of="scheduler"} 1` + "\n", `controlplane_leader{of="controllers"} 1` + "\n"} {
+		if told := read(t, metrics+"/metrics"); !strings.Contains(told, line) {
+			t.Errorf("/metrics does not tell %q", line)
+		}
+	}
 	w.replay()
+}
+
+func read(t *testing.T, url string) string {
+	t.Helper()
+	answer, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(body)
 }
 
 func (w *world) nodesReady(ctx context.Context, n int) error {
@@ -110,4 +134,8 @@ func TestADevClusterWritesTheContextThatClientsNeed(t *testing.T) {
 	}
 	w := dialAPI(t, c.Servers[0], secure)
 	w.eventually(20*time.Second, "the node is there", func(ctx context.Context) error { return w.nodesReady(ctx, 1) })
+	secure.Certificates = nil
+	if err := dialAPI(t, c.Servers[0], secure).nodesReady(t.Context(), 1); !errors.Is(err, objects.ErrDenied) {
+		t.Errorf("without a certificate: %v", err)
+	}
 }
