@@ -35,6 +35,7 @@ type dev struct {
 	context, file         string // Of the context file. Empty file: that of the user who asks.
 	logLevel              string
 	metricsURL, retention string
+	pprof                 bool
 }
 
 func devCommand() *cobra.Command {
@@ -63,6 +64,7 @@ or not.
 	fs.StringVar(&d.peerURL, "listen-peer-url", "https://127.0.0.1:2380", "URL of the store for other members, of which there are none")
 	fs.StringVar(&d.metricsURL, "listen-metrics-url", "", "URL for /metrics and /health beside the store's")
 	fs.StringVar(&d.retention, "auto-compaction-retention", "1h", "how much of the past the store keeps; 0: all")
+	fs.BoolVar(&d.pprof, "enable-pprof", false, "serve profiles on /debug/pprof of the store's URL")
 	fs.IntVar(&d.nodes, "sim-nodes", 3, "`number` of simulated nodes")
 	fs.StringVar(&d.context, "context", "dev", "`name` of the context that is written")
 	fs.StringVar(&d.file, "context-file", "", "`file` that the context is written to; left out: ~/.holdfast/config")
@@ -127,6 +129,7 @@ func (d *dev) config() *planeConfig {
 	if d.metricsURL != "" {
 		m.ListenMetricsURLs = []string{d.metricsURL}
 	}
+	m.EnablePprof = d.pprof
 	m.AutoCompactionMode, m.AutoCompactionRetention = "periodic", d.retention
 	defaultTLS(&m.ClientTLS, d.certs(), "server")
 	defaultTLS(&m.PeerTLS, d.certs(), "peer")

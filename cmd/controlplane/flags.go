@@ -53,6 +53,7 @@ func (o *options) flags(fs *pflag.FlagSet) {
 	fs.Int64Var(&m.QuotaBytes, "quota-backend-bytes", 0, "bytes that the store may reach before writes are refused; 0: 2 GiB; negative: no quota")
 	fs.StringVar(&m.AutoCompactionMode, "auto-compaction-mode", "periodic", "periodic or revision")
 	fs.StringVar(&m.AutoCompactionRetention, "auto-compaction-retention", "1h", "how much of the past the store keeps; 0: all")
+	fs.BoolVar(&m.EnablePprof, "enable-pprof", false, "serve profiles on /debug/pprof of the store's client URLs")
 	fs.StringVar(&m.ArchiveURL, "archive-url", "", "where the continuous archive of the store is kept: file:///folder or s3://bucket/prefix?…; left out: there is none")
 	fs.StringVar(&m.ArchiveMode, "archive-mode", server.ArchiveAsync, "async, or sync: a write is answered once it is in the archive")
 
