@@ -19,7 +19,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/logs"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/kube/auth"
-	"github.com/holdfast-db/holdfast/kube/contexts"
+	kubecontext "github.com/holdfast-db/holdfast/kube/context"
 	"github.com/holdfast-db/holdfast/kube/runtime/sim"
 	"github.com/holdfast-db/holdfast/pki"
 	"github.com/holdfast-db/holdfast/server"
@@ -67,7 +67,7 @@ or not.
 	fs.BoolVar(&d.pprof, "enable-pprof", false, "serve profiles on /debug/pprof of the store's URL")
 	fs.IntVar(&d.nodes, "sim-nodes", 3, "`number` of simulated nodes")
 	fs.StringVar(&d.context, "context", "dev", "`name` of the context that is written")
-	fs.StringVar(&d.file, "context-file", "", "`file` that the context is written to; left out: ~/.holdfast/config")
+	fs.StringVar(&d.file, "context-file", "", "`file` that the context is written to; left out: $HOLDFAST_CONFIG, or ~/.holdfast/config")
 	fs.StringVar(&d.logLevel, "log-level", "info", "debug, info, warn or error")
 	return cmd
 }
@@ -184,30 +184,35 @@ func (d *dev) instance() (string, error) {
 	return made, vfs.ReplaceFile(vfs.OS(), path, []byte(made))
 }
 
-// writeContext tells holdfastctl where the cluster is.
+// writeContext tells holdfastctl where the cluster is. Certificates are in the file, not
+// beside it: the folder may be another user's.
 func (d *dev) writeContext(api string) (string, error) {
-	o, err := ownerOf(os.Environ())
-	if err != nil {
-		return "", err
-	}
 	path := d.file
+	var err error
 	if path == "" {
-		path = contexts.Path(o.home)
-	}
-	c := contexts.Context{Name: d.context, Servers: []string{api}, Stores: []string{d.clientURL}}
-	for _, f := range []struct {
-		name string
-		to   *[]byte
-	}{
-		{"ca.pem", &c.CertificateAuthorityData}, {"admin.pem", &c.ClientCertificateData}, {"admin-key.pem", &c.ClientKeyData},
-	} {
-		// In the file, not beside it: the folder may be another user's.
-		if *f.to, err = vfs.ReadFile(vfs.OS(), filepath.Join(d.certs(), f.name)); err != nil {
+		if path, err = kubecontext.DefaultPath(os.Getenv); err != nil {
 			return "", err
 		}
 	}
-	if err := o.write(path, c); err != nil {
-		return "", fmt.Errorf("context file %s: %w", path, err)
+	c, err := kubecontext.Load(vfs.OS(), path)
+	if errors.Is(err, kubecontext.ErrNoFile) {
+		c, err = &kubecontext.Config{}, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	x := kubecontext.Context{Name: d.context, Server: []string{api}}
+	for name, to := range map[string]*string{"ca.pem": &x.CA, "admin.pem": &x.Cert, "admin-key.pem": &x.Key} {
+		text, err := vfs.ReadFile(vfs.OS(), filepath.Join(d.certs(), name))
+		if err != nil {
+			return "", err
+		}
+		*to = string(text)
+	}
+	c.Set(x)
+	c.Current = d.context
+	if err := c.Save(vfs.OS(), path, os.Getenv); err != nil {
+		return "", fmt.Errorf("context file: %w", err)
 	}
 	return path, nil
 }

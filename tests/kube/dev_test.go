@@ -14,9 +14,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/kube/api"
-	"github.com/holdfast-db/holdfast/kube/contexts"
+	kubecontext "github.com/holdfast-db/holdfast/kube/context"
 	"github.com/holdfast-db/holdfast/kube/objects"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
@@ -26,7 +27,7 @@ func startDev(t *testing.T, flags ...string) (*process, *world) {
 	dir := folder(t)
 	ports := freePorts(t, 3)
 	p := &process{
-		t: t, name: "controlplane", says: "The cluster is ready", env: []string{"HOME=" + filepath.Join(dir, "home"), "SUDO_UID="},
+		t: t, name: "controlplane", says: "The cluster is ready", env: []string{"HOME=" + filepath.Join(dir, "home"), "SUDO_UID=", "HOLDFAST_CONFIG="},
 		args: append([]string{
 			filepath.Join(dir, "dev"), "dev", "--data-dir=" + filepath.Join(dir, "data"), "--listen-api=" + ports[0],
 			"--listen-client-url=https://" + ports[1], "--listen-peer-url=https://" + ports[2], "--auto-compaction-retention=0",
@@ -112,7 +113,7 @@ func (w *world) nodesReady(ctx context.Context, n int) error {
 // read it.
 func TestADevClusterWritesTheContextThatClientsNeed(t *testing.T) {
 	p, _ := startDev(t, "--sim-nodes=1", "--context=mine")
-	path := contexts.Path(p.env[0][len("HOME="):])
+	path := filepath.Join(p.env[0][len("HOME="):], ".holdfast", "config")
 	info, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
@@ -120,22 +121,22 @@ func TestADevClusterWritesTheContextThatClientsNeed(t *testing.T) {
 	if info.Mode().Perm() != 0o600 {
 		t.Errorf("mode of %s is %v", path, info.Mode())
 	}
-	f, err := contexts.Read(vfs.OS(), path)
+	f, err := kubecontext.Load(vfs.OS(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := f.Get("")
+	c, err := f.Context("")
 	if err != nil || c.Name != "mine" {
 		t.Fatalf("context %v, %v", c, err)
 	}
-	secure, err := c.TLS(vfs.OS())
+	secure, err := c.TLS(vfs.OS(), clock.Real())
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := dialAPI(t, c.Servers[0], secure)
+	w := dialAPI(t, c.Server[0], secure)
 	w.eventually(20*time.Second, "the node is there", func(ctx context.Context) error { return w.nodesReady(ctx, 1) })
 	secure.Certificates = nil
-	if err := dialAPI(t, c.Servers[0], secure).nodesReady(t.Context(), 1); !errors.Is(err, objects.ErrDenied) {
+	if err := dialAPI(t, c.Server[0], secure).nodesReady(t.Context(), 1); !errors.Is(err, objects.ErrDenied) {
 		t.Errorf("without a certificate: %v", err)
 	}
 }

@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	faultsFor  = flag.Duration("faults", 20*time.Second, "how long the cluster is harmed")
+	faultsFor  = flag.Duration("faults", 12*time.Second, "how long the cluster is harmed")
 	faultsSeed = flag.Uint64("seed", 0, "of the faults; 0: by the time")
 )
 
