@@ -261,11 +261,15 @@ func newInside(g *grpc.Server) *inside {
 	return &inside{g, bufconn.Listen(insideBufferBytes)}
 }
 
+// Inside is a connection to this member without a network, for a client of the
+// program that embeds it. Calls wait until the member is ready.
+func (s *Server) Inside(ctx context.Context) (net.Conn, error) { return s.inside.listener.DialContext(ctx) }
+
 // DialInside opens a connection to this member for the program that embeds it.
 // Calls wait until the member is ready.
 func (s *Server) DialInside() (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///inside",
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.inside.listener.DialContext(ctx) }),
+		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return s.Inside(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec.New()), grpc.MaxCallRecvMsgSize(math.MaxInt32)),
 	)

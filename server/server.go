@@ -18,6 +18,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/sdk/trace"
 	"google.golang.org/grpc"
 
@@ -472,6 +473,12 @@ func (s *Server) refused(by ident.MemberID, err error) {
 		s.ends.Go("stop", func(context.Context) error { s.stop(fmt.Errorf("refused by member %s: %w", by, err)); return nil })
 	}
 }
+
+// Timeline of the cluster's history: each restore and recovery begins another.
+func (s *Server) Timeline() ident.Timeline { return s.id.Timeline }
+
+// Collect has /metrics tell of the program that embeds the member, too.
+func (s *Server) Collect(c prometheus.Collector) error { return s.metrics.registry.Register(c) }
 
 // IsLeader tells whether this member leads, as far as it knows.
 func (s *Server) IsLeader() bool { return s.node.Status().Leader == s.id.Member }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 )
 
@@ -22,6 +23,14 @@ const (
 	AdminGroup   = "admin"
 	EditGroup    = "edit" // "edit:NAMESPACE": there only.
 	ViewGroup    = "view"
+
+	// FleetGroup is that of processes that are many simulated nodes: "system:fleet:PREFIX"
+	// says in each call which node PREFIX-… it is, and may do what that one may.
+	FleetGroup  = "system:fleets"
+	FleetPrefix = "system:fleet:"
+
+	// NodeHeader is where a fleet says so, in the metadata of a call.
+	NodeHeader = "holdfast-node"
 
 	nodePrefix = "system:node:"
 )
@@ -82,5 +91,18 @@ func Of(ctx context.Context) (Identity, error) {
 	if !ok || len(info.State.VerifiedChains) == 0 || len(info.State.VerifiedChains[0]) == 0 {
 		return Identity{}, ErrNoIdentity
 	}
-	return FromCertificate(info.State.VerifiedChains[0][0])
+	id, err := FromCertificate(info.State.VerifiedChains[0][0])
+	if err != nil {
+		return Identity{}, err
+	}
+	return id.speakingFor(metadata.ValueFromIncomingContext(ctx, NodeHeader)), nil
+}
+
+// speakingFor is the node that a fleet speaks for. Everybody else speaks for himself.
+func (i Identity) speakingFor(nodes []string) Identity {
+	prefix, ok := strings.CutPrefix(i.Name, FleetPrefix)
+	if !ok || prefix == "" || !slices.Contains(i.Groups, FleetGroup) || len(nodes) != 1 || !strings.HasPrefix(nodes[0], prefix+"-") {
+		return i
+	}
+	return Node(nodes[0])
 }

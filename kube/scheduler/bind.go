@@ -100,6 +100,9 @@ func (t *term) bound(b *binding, err error, f *facts) {
 	k := w.pod.Key
 	if err == nil {
 		t.reports.scheduled(w.object, b.node)
+		if t.onBound != nil {
+			t.onBound(t.clock.Mono() - w.since)
+		}
 		return // Assumed until the informer tells it.
 	}
 	if errors.Is(err, objects.ErrFenced) {

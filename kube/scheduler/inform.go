@@ -140,7 +140,7 @@ func (t *term) podWaits(o *corev1.Pod) {
 		return
 	}
 	if w == nil || w.object.UID != o.UID {
-		t.queue.add(&waiting{pod: p, object: o})
+		t.queue.add(&waiting{pod: p, object: o, since: t.clock.Mono()})
 		return
 	}
 	w.pod, w.object = p, o

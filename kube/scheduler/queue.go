@@ -30,6 +30,7 @@ type queue struct {
 type waiting struct {
 	pod    *placement.Pod
 	object *corev1.Pod // As it was last told.
+	since  time.Duration
 
 	serial   uint64        // Age.
 	failed   int           // Attempts in a row that found no node.

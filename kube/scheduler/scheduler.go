@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	corev1 "k8s.io/api/core/v1"
@@ -22,6 +23,10 @@ type Config struct {
 	// Profile is how nodes are rated for pods that do not choose by schedulerName:
 	// "spread" (the default) or "binpack".
 	Profile string
+
+	// Bound is told of each pod that has got a node, and how long it waited. Nil: nobody
+	// counts.
+	Bound func(waited time.Duration)
 
 	Seed   uint64      // Breaks ties between nodes. The same seed, the same choice.
 	Clock  clock.Clock // Default: the machine's.
@@ -51,6 +56,7 @@ type Scheduler struct {
 	clock   clock.Clock
 	log     hclog.Logger
 	journal *journal
+	onBound func(waited time.Duration)
 }
 
 // New returns a scheduler that does nothing before Run.
@@ -65,7 +71,7 @@ func New(c Config) (*Scheduler, error) {
 	if c.Clock == nil {
 		c.Clock = clock.Real()
 	}
-	return &Scheduler{client: c.Client, profile: profile, seed: c.Seed, clock: c.Clock, log: c.Logger, journal: newJournal()}, nil
+	return &Scheduler{client: c.Client, profile: profile, seed: c.Seed, clock: c.Clock, log: c.Logger, journal: newJournal(), onBound: c.Bound}, nil
 }
 
 // Run schedules until ctx ends, or until a bind is refused because the fence does not

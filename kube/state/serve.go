@@ -13,9 +13,10 @@ import (
 
 // NewServer returns a gRPC server that serves s. The credentials must ask for client
 // certificates and verify those that are given: who has none may call Bootstrap only.
-// The program that serves decides where it listens, and stops it before s is closed.
-func NewServer(s *Service, creds credentials.TransportCredentials) *grpc.Server {
-	g := grpc.NewServer(
+// The program that serves decides where it listens, and stops it before s is closed;
+// more are its own options, such as interceptors.
+func NewServer(s *Service, creds credentials.TransportCredentials, more ...grpc.ServerOption) *grpc.Server {
+	g := grpc.NewServer(append([]grpc.ServerOption{
 		grpc.Creds(creds),
 		grpc.ForceServerCodecV2(codec.New()), // Watches send events that are encoded already.
 		grpc.MaxRecvMsgSize(receiveBytesMax),
@@ -23,7 +24,7 @@ func NewServer(s *Service, creds credentials.TransportCredentials) *grpc.Server 
 		// A kubelet that vanished without a word holds its watches until this finds out.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-	)
+	}, more...)...)
 	kubepb.RegisterClusterStateServer(g, s)
 	return g
 }

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func TestWhatCannotBeIsRefusedWithItsMend(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, c := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"--scheduler-profile fast", exitFailed, "use spread or binpack"},
+		{"--pod-range here", exitFailed, "--pod-range"},
+		{"--initial-cluster nonsense", exitFailed, "NAME=URL"},
+		{"--log-level loud", exitFailed, "loud"},
+		{"", exitFailed, "holdfastctl certs set"},
+		{"--nonsense", exitUsage, "unknown flag"},
+		{"stray", exitUsage, "unknown command"},
+		{"dev --sim-nodes -1", exitUsage, "--sim-nodes"},
+		{"dev --listen-api nowhere", exitFailed, "--listen-api"},
+	} {
+		var out bytes.Buffer
+		code := run(t.Context(), strings.Fields(c.args), &out, &out)
+		if code != c.code || !strings.Contains(out.String(), c.says) {
+			t.Errorf("controlplane %s: exit %d, %q; want %d, %q", c.args, code, out.String(), c.code, c.says)
+		}
+	}
+}

@@ -1,0 +1,230 @@
+package kubelet
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/holdfast-db/holdfast/kube/api"
+)
+
+// history is what a worker remembers of a container from one start to the next.
+type history struct {
+	counted  string // ID of the last end that was counted.
+	restarts int32
+	delay    time.Duration // Before the next start. 0: it never ended early.
+	notUntil time.Duration // Monotonic.
+	last     *corev1.ContainerStateTerminated
+	refusals int // In a row.
+	starting bool
+}
+
+// facts are what a plan is made from.
+type facts struct {
+	Pod     *corev1.Pod
+	State   PodState
+	History map[string]*history // Changed by the plan: ends are counted once.
+	Reject  *rejection          // The pod was not taken in.
+	Fenced  bool                // The node's lease may have ended.
+	Now     time.Time
+	Mono    time.Duration
+	HostIP  string
+}
+
+// rejection is why a pod was not taken in.
+type rejection struct{ reason, message string }
+
+// plan is what to do with a pod.
+type plan struct {
+	Start  []string
+	Stop   bool
+	Grace  time.Duration
+	Remove bool // The object: nothing is left of the pod.
+	Status *corev1.PodStatus
+	Wake   time.Duration // Look again after this. 0: when something changes.
+	Events []note
+}
+
+// note is an event about the pod.
+type note struct{ kind, reason, message string }
+
+// makePlan decides. It never looks at a clock or a runtime itself.
+func makePlan(f *facts) *plan {
+	p := &plan{}
+	pod := f.Pod
+	switch {
+	case pod.DeletionTimestamp != nil:
+		p.end(f)
+		return p
+	case f.Reject != nil && !finished(pod):
+		p.Status = rejected(pod, f)
+		p.warn(f.Reject.reason, f.Reject.message)
+		return p
+	case finished(pod):
+		p.Stop = f.State.Exists
+		return p
+	case f.Fenced && singleton(pod):
+		p.Stop = f.State.Exists
+		return p
+	}
+	p.count(f)
+	p.run(f)
+	status := statusOf(f)
+	if !sameStatus(status, &pod.Status) {
+		p.Status = status
+	}
+	return p
+}
+
+func finished(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+// Singleton marks pods of which at most one copy may run.
+const Singleton = "holdfast.dev/singleton"
+
+func singleton(pod *corev1.Pod) bool { return pod.Annotations[Singleton] == "true" }
+
+func (p *plan) warn(reason, message string) {
+	p.Events = append(p.Events, note{corev1.EventTypeWarning, reason, message})
+}
+
+// end is how a pod goes: stopped first, its object last.
+func (p *plan) end(f *facts) {
+	if !f.State.Exists {
+		p.Remove = true
+		return
+	}
+	p.Stop = true
+	if s := f.Pod.DeletionGracePeriodSeconds; s != nil {
+		left := f.Pod.DeletionTimestamp.Sub(f.Now)
+		p.Grace = max(0, min(left, time.Duration(*s)*time.Second))
+	}
+}
+
+// count takes note of each end of a container once.
+func (p *plan) count(f *facts) {
+	for _, c := range containersOf(f.Pod) {
+		s, h := f.State.Containers[c.Name], f.History[c.Name]
+		switch {
+		case s.Phase == Running && h.starting:
+			h.starting, h.refusals = false, 0
+			p.Events = append(p.Events, note{corev1.EventTypeNormal, "Started", "Started container " + c.Name})
+		case s.Phase == Exited && h.counted != s.ID:
+			h.counted, h.starting, h.refusals = s.ID, false, 0
+			h.last = terminated(&s)
+			if !again(f.Pod, &c, &s) {
+				continue
+			}
+			if s.Finished.Sub(s.Started) >= steadyRun {
+				h.delay = 0
+			}
+			h.wait(f.Mono)
+			if h.delay > restartDelayMin {
+				p.warn("BackOff", "Back-off "+(h.notUntil-f.Mono).String()+" restarting failed container "+c.Name)
+			}
+		case s.Phase == Refused && h.counted != s.ID:
+			h.counted, h.starting = s.ID, false
+			h.refusals++
+			if h.refusals == 1 {
+				h.delay = restartDelayMin
+			}
+			h.wait(f.Mono)
+			p.warn("Failed", s.Reason+": container "+c.Name+": "+s.Message)
+		}
+	}
+}
+
+// wait sets when the container may start again, and doubles the wait for the next.
+func (h *history) wait(now time.Duration) {
+	h.notUntil = now + h.delay
+	h.delay = min(max(2*h.delay, restartDelayMin), restartDelayMax)
+}
+
+// container is one, with how it is treated.
+type container struct {
+	*corev1.Container
+	init, sidecar bool
+}
+
+// containersOf lists init containers first.
+func containersOf(pod *corev1.Pod) []container {
+	var all []container
+	for i := range pod.Spec.InitContainers {
+		c := &pod.Spec.InitContainers[i]
+		all = append(all, container{c, true, api.Sidecar(c)})
+	}
+	for i := range pod.Spec.Containers {
+		all = append(all, container{&pod.Spec.Containers[i], false, false})
+	}
+	return all
+}
+
+// again reports whether a container that ended is started again.
+func again(pod *corev1.Pod, c *container, s *ContainerState) bool {
+	switch {
+	case c.sidecar:
+		return true
+	case c.init:
+		return s.ExitCode != 0 && pod.Spec.RestartPolicy != corev1.RestartPolicyNever
+	case pod.Spec.RestartPolicy == corev1.RestartPolicyNever:
+		return false
+	case pod.Spec.RestartPolicy == corev1.RestartPolicyOnFailure:
+		return s.ExitCode != 0
+	}
+	return true
+}
+
+// run starts what shall run and does not: init containers one after the other, then
+// the others all at once.
+func (p *plan) run(f *facts) {
+	past := mainStarted(f) // Then init containers have done their work, whatever is left of them.
+	for _, c := range containersOf(f.Pod) {
+		s := f.State.Containers[c.Name]
+		if c.init && !c.sidecar && past {
+			continue
+		}
+		switch s.Phase {
+		case Absent:
+			p.start(f, c.Name)
+		case Refused:
+			p.start(f, c.Name)
+		case Exited:
+			if again(f.Pod, &c, &s) {
+				p.start(f, c.Name)
+			}
+		}
+		if c.init && !past && !initDone(&c, &s) {
+			return
+		}
+	}
+}
+
+func mainStarted(f *facts) bool {
+	for i := range f.Pod.Spec.Containers {
+		if f.State.Containers[f.Pod.Spec.Containers[i].Name].Phase != Absent {
+			return true
+		}
+	}
+	return false
+}
+
+func initDone(c *container, s *ContainerState) bool {
+	return c.sidecar && s.Phase == Running || !c.sidecar && s.Phase == Exited && s.ExitCode == 0
+}
+
+// start starts a container, or waits until its back-off is over.
+func (p *plan) start(f *facts, name string) {
+	h := f.History[name]
+	if left := h.notUntil - f.Mono; left > 0 {
+		if p.Wake == 0 || left < p.Wake {
+			p.Wake = left
+		}
+		return
+	}
+	if h.last != nil && h.refusals == 0 {
+		h.restarts++
+	}
+	h.starting = true
+	p.Start = append(p.Start, name)
+}

@@ -1,0 +1,213 @@
+package kubelet
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+// story is one pod through time: what the runtime has, and what the plans said.
+type story struct {
+	t *testing.T
+	f facts
+}
+
+func tell(t *testing.T, policy corev1.RestartPolicy, names ...string) *story {
+	pod := &corev1.Pod{}
+	pod.Namespace, pod.Name, pod.UID = "default", "p", "u"
+	pod.Spec.RestartPolicy = policy
+	for _, n := range names {
+		if init, ok := strings.CutPrefix(n, "init:"); ok {
+			pod.Spec.InitContainers = append(pod.Spec.InitContainers, corev1.Container{Name: init})
+			continue
+		}
+		pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: n})
+	}
+	return &story{t, facts{Pod: pod, State: PodState{Containers: map[string]ContainerState{}}, History: newWorker(pod).history, Now: noon}}
+}
+
+// is says what the runtime has of a container now.
+func (s *story) is(name string, c ContainerState) {
+	s.f.State.Exists = true
+	s.f.State.Containers[name] = c
+}
+
+func (s *story) later(d time.Duration) {
+	s.f.Mono += d
+	s.f.Now = s.f.Now.Add(d)
+}
+
+// plan makes one, and takes its status as written.
+func (s *story) plan(starts ...string) *plan {
+	s.t.Helper()
+	p := makePlan(&s.f)
+	if got, want := strings.Join(p.Start, " "), strings.Join(starts, " "); got != want {
+		s.t.Fatalf("at %v: starts %q, want %q", s.f.Mono, got, want)
+	}
+	if p.Status != nil {
+		s.f.Pod.Status = *p.Status
+	}
+	return p
+}
+
+func (s *story) phase(want corev1.PodPhase) {
+	s.t.Helper()
+	if got := s.f.Pod.Status.Phase; got != want {
+		s.t.Fatalf("at %v: phase %s, want %s", s.f.Mono, got, want)
+	}
+}
+
+func exited(id string, code int32, after time.Duration) ContainerState {
+	return ContainerState{ID: id, Phase: Exited, ExitCode: code, Started: noon, Finished: noon.Add(after)}
+}
+
+func TestAContainerThatFailsIsStartedAgainAfterLongerAndLongerWaits(t *testing.T) {
+	s := tell(t, corev1.RestartPolicyAlways, "c")
+	s.plan("c")
+	waits := []time.Duration{0, 10, 20, 40, 80, 160, 300, 300}
+	for i, seconds := range waits {
+		s.is("c", exited(string(rune('a'+i)), 1, time.Second))
+		if seconds > 0 {
+			p := s.plan()
+			if p.Wake != seconds*time.Second {
+				t.Fatalf("end %d: wakes after %v, want %ds", i+1, p.Wake, seconds)
+			}
+			s.later(p.Wake)
+		}
+		s.plan("c")
+		s.phase(corev1.PodRunning)
+	}
+	if got := s.f.Pod.Status.ContainerStatuses[0]; got.RestartCount != int32(len(waits)) || got.State.Waiting == nil || got.LastTerminationState.Terminated.ExitCode != 1 {
+		t.Errorf("status %+v", got)
+	}
+	s.is("c", exited("steady", 1, steadyRun))
+	s.plan("c") // One that ran well for long begins anew.
+}
+
+func TestRestartPoliciesDecideHowAPodEnds(t *testing.T) {
+	for _, c := range []struct {
+		policy corev1.RestartPolicy
+		code   int32
+		ends   corev1.PodPhase // Empty: it goes on.
+	}{
+		{corev1.RestartPolicyNever, 0, corev1.PodSucceeded},
+		{corev1.RestartPolicyNever, 1, corev1.PodFailed},
+		{corev1.RestartPolicyOnFailure, 0, corev1.PodSucceeded},
+		{corev1.RestartPolicyOnFailure, 1, ""},
+		{corev1.RestartPolicyAlways, 0, ""},
+	} {
+		s := tell(t, c.policy, "c")
+		s.plan("c")
+		s.is("c", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
+		s.plan()
+		s.phase(corev1.PodRunning)
+		s.is("c", exited("1", c.code, time.Second))
+		if c.ends == "" {
+			s.plan("c")
+			continue
+		}
+		s.plan()
+		s.phase(c.ends)
+		if p := s.plan(); !p.Stop {
+			t.Errorf("%s, exit %d: what is left is not removed", c.policy, c.code)
+		}
+	}
+}
+
+func TestInitContainersRunOneAfterTheOtherBeforeTheRest(t *testing.T) {
+	s := tell(t, corev1.RestartPolicyAlways, "init:one", "init:two", "c")
+	s.plan("one")
+	s.is("one", ContainerState{ID: "1", Phase: Running, Started: noon})
+	s.plan()
+	s.phase(corev1.PodPending)
+	s.is("one", exited("1", 0, time.Second))
+	s.plan("two")
+	s.is("two", exited("2", 1, time.Second))
+	s.plan("two") // The first failure costs no wait.
+	s.is("two", exited("3", 0, time.Second))
+	s.plan("c")
+	s.is("c", ContainerState{ID: "4", Phase: Running, Started: noon, Ready: true})
+	s.plan()
+	s.phase(corev1.PodRunning)
+	for _, c := range s.f.Pod.Status.Conditions {
+		if c.Status != corev1.ConditionTrue {
+			t.Errorf("condition %s is %s", c.Type, c.Status)
+		}
+	}
+}
+
+func TestAnInitContainerThatFailsForGoodFailsThePod(t *testing.T) {
+	s := tell(t, corev1.RestartPolicyNever, "init:one", "c")
+	s.plan("one")
+	s.is("one", exited("1", 3, time.Second))
+	s.plan()
+	s.phase(corev1.PodFailed)
+}
+
+func TestAnImageThatIsNotThereIsAskedForLessAndLess(t *testing.T) {
+	s := tell(t, corev1.RestartPolicyAlways, "c")
+	s.plan("c")
+	for i, want := range []struct {
+		reason string
+		wake   time.Duration
+	}{{"ErrImagePull", 10}, {"ImagePullBackOff", 20}, {"ImagePullBackOff", 40}} {
+		s.is("c", ContainerState{ID: string(rune('a' + i)), Phase: Refused, Reason: "ErrImagePull", Message: "not found"})
+		p := s.plan()
+		if got := s.f.Pod.Status.ContainerStatuses[0]; got.State.Waiting.Reason != want.reason || p.Wake != want.wake*time.Second || got.RestartCount != 0 {
+			t.Fatalf("refusal %d: %+v, wakes after %v", i+1, got, p.Wake)
+		}
+		if len(p.Events) != 1 || p.Events[0].kind != corev1.EventTypeWarning {
+			t.Fatalf("refusal %d: events %v", i+1, p.Events)
+		}
+		s.phase(corev1.PodPending)
+		s.later(p.Wake)
+		s.plan("c")
+	}
+}
+
+func TestAPodThatIsDeletedIsStoppedFirstAndRemovedLast(t *testing.T) {
+	s := tell(t, corev1.RestartPolicyAlways, "c")
+	s.plan("c")
+	s.is("c", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
+	s.plan()
+	grace := int64(30)
+	s.f.Pod.DeletionTimestamp, s.f.Pod.DeletionGracePeriodSeconds = &metav1.Time{Time: noon.Add(30 * time.Second)}, &grace
+	if p := s.plan(); !p.Stop || p.Remove || p.Grace != 30*time.Second {
+		t.Fatalf("plan %+v", p)
+	}
+	s.later(40 * time.Second)
+	if p := s.plan(); !p.Stop || p.Remove || p.Grace != 0 {
+		t.Fatalf("plan after its time %+v", p)
+	}
+	s.f.State = PodState{}
+	if p := s.plan(); !p.Remove {
+		t.Fatalf("plan of nothing %+v", p)
+	}
+}
+
+func TestASingletonStopsWhenTheLeaseMayHaveEndedAndOthersGoOn(t *testing.T) {
+	for _, single := range []bool{true, false} {
+		s := tell(t, corev1.RestartPolicyAlways, "c")
+		if single {
+			s.f.Pod.Annotations = map[string]string{Singleton: "true"}
+		}
+		s.plan("c")
+		s.is("c", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
+		s.plan()
+		s.f.Fenced = true
+		if p := s.plan(); p.Stop != single {
+			t.Errorf("singleton %t: stop %t", single, p.Stop)
+		}
+		if single {
+			s.f.State = PodState{Containers: map[string]ContainerState{}}
+			s.plan() // Nothing is started.
+			s.f.Fenced = false
+			s.plan("c")
+		}
+	}
+}

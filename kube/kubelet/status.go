@@ -1,0 +1,189 @@
+package kubelet
+
+import (
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// stamp is a time as objects carry it: whole seconds.
+func stamp(t time.Time) metav1.Time { return metav1.NewTime(t.UTC().Truncate(time.Second)) }
+
+func sameStatus(a, b *corev1.PodStatus) bool { return equality.Semantic.DeepEqual(a, b) }
+
+// rejected is the status of a pod that was not taken in.
+func rejected(pod *corev1.Pod, f *facts) *corev1.PodStatus {
+	s := pod.Status.DeepCopy()
+	now := stamp(f.Now)
+	s.Phase, s.Reason, s.Message = corev1.PodFailed, f.Reject.reason, f.Reject.message
+	if s.StartTime == nil {
+		s.StartTime = &now
+	}
+	for _, t := range []corev1.PodConditionType{corev1.ContainersReady, corev1.PodReady} {
+		setCondition(s, t, false, "PodFailed", f)
+	}
+	return s
+}
+
+// statusOf is what the status of a pod shall say. What others wrote stays.
+func statusOf(f *facts) *corev1.PodStatus {
+	s := f.Pod.Status.DeepCopy()
+	if s.StartTime == nil {
+		now := stamp(f.Now)
+		s.StartTime = &now
+	}
+	s.HostIP, s.HostIPs = f.HostIP, hostIPs(f.HostIP)
+	if f.State.IP != "" {
+		s.PodIP, s.PodIPs = f.State.IP, []corev1.PodIP{{IP: f.State.IP}}
+	}
+	past := mainStarted(f)
+	s.InitContainerStatuses, s.ContainerStatuses = nil, nil
+	initialized, ready := true, true
+	for _, c := range containersOf(f.Pod) {
+		is := f.State.Containers[c.Name]
+		one := containerStatus(&c, &is, f, past)
+		if c.init {
+			s.InitContainerStatuses = append(s.InitContainerStatuses, one)
+			initialized = initialized && (past || initDone(&c, &is))
+			if c.sidecar {
+				ready = ready && is.Ready
+			}
+			continue
+		}
+		s.ContainerStatuses = append(s.ContainerStatuses, one)
+		ready = ready && is.Ready
+	}
+	s.Phase = phaseOf(f)
+	reason := ""
+	if !ready {
+		reason = "ContainersNotReady"
+	}
+	switch s.Phase {
+	case corev1.PodSucceeded:
+		reason = "PodCompleted"
+	case corev1.PodFailed:
+		reason = "PodFailed"
+	}
+	setCondition(s, corev1.PodInitialized, initialized, "", f)
+	setCondition(s, corev1.ContainersReady, ready, reason, f)
+	setCondition(s, corev1.PodReady, ready, reason, f)
+	return s
+}
+
+func hostIPs(ip string) []corev1.HostIP {
+	if ip == "" {
+		return nil
+	}
+	return []corev1.HostIP{{IP: ip}}
+}
+
+// phaseOf is the pod as a whole.
+func phaseOf(f *facts) corev1.PodPhase {
+	started, going, failed := false, false, false
+	for _, c := range containersOf(f.Pod) {
+		s := f.State.Containers[c.Name]
+		ends := s.Phase == Exited && !again(f.Pod, &c, &s)
+		failed = failed || ends && s.ExitCode != 0
+		if !c.init {
+			started = started || hasRun(f, c.Name)
+			going = going || !ends
+		}
+	}
+	switch {
+	case failed && (!going || !started):
+		return corev1.PodFailed
+	case started && !going:
+		return corev1.PodSucceeded
+	case started || f.Pod.Status.Phase == corev1.PodRunning: // It never goes back.
+		return corev1.PodRunning
+	}
+	return corev1.PodPending
+}
+
+func hasRun(f *facts, name string) bool {
+	p := f.State.Containers[name].Phase
+	return p == Running || p == Exited || f.History[name].last != nil
+}
+
+func containerStatus(c *container, s *ContainerState, f *facts, past bool) corev1.ContainerStatus {
+	h := f.History[c.Name]
+	started := s.Phase == Running
+	one := corev1.ContainerStatus{
+		Name: c.Name, Image: c.Image, ImageID: c.Image, ContainerID: s.ID, Ready: s.Ready, Started: &started, RestartCount: h.restarts,
+	}
+	waiting := func(reason, message string) {
+		one.State.Waiting = &corev1.ContainerStateWaiting{Reason: reason, Message: message}
+	}
+	switch s.Phase {
+	case Running:
+		at := stamp(s.Started)
+		one.State.Running = &corev1.ContainerStateRunning{StartedAt: at}
+		one.LastTerminationState.Terminated = h.last
+	case Exited:
+		if !again(f.Pod, c, s) {
+			one.Ready = c.init && s.ExitCode == 0
+			one.State.Terminated = terminated(s)
+			break
+		}
+		one.LastTerminationState.Terminated = h.last
+		waiting("CrashLoopBackOff", "it ended and is started again after a while")
+	case Refused:
+		reason := s.Reason
+		if reason == "ErrImagePull" && h.refusals > 1 {
+			reason = "ImagePullBackOff"
+		}
+		one.ContainerID = ""
+		one.LastTerminationState.Terminated = h.last
+		waiting(reason, s.Message)
+	case Creating, Absent:
+		one.ContainerID = ""
+		one.LastTerminationState.Terminated = h.last
+		if c.init && past && !c.sidecar {
+			one.Ready = true
+			one.State.Terminated = &corev1.ContainerStateTerminated{Reason: "Completed"}
+			break
+		}
+		reason := "ContainerCreating"
+		if s.Phase == Absent && !h.starting {
+			reason = "PodInitializing"
+		}
+		waiting(reason, "")
+	}
+	return one
+}
+
+func terminated(s *ContainerState) *corev1.ContainerStateTerminated {
+	reason := s.Reason
+	if reason == "" {
+		reason = "Completed"
+		if s.ExitCode != 0 {
+			reason = "Error"
+		}
+	}
+	return &corev1.ContainerStateTerminated{
+		ExitCode: s.ExitCode, Reason: reason, Message: s.Message, StartedAt: stamp(s.Started), FinishedAt: stamp(s.Finished), ContainerID: s.ID,
+	}
+}
+
+// setCondition changes a condition; its time only when its status changes.
+func setCondition(s *corev1.PodStatus, t corev1.PodConditionType, is bool, reason string, f *facts) {
+	want := corev1.PodCondition{Type: t, Status: corev1.ConditionFalse, Reason: reason, LastTransitionTime: stamp(f.Now)}
+	if is {
+		want.Status = corev1.ConditionTrue
+	}
+	for i := range s.Conditions {
+		c := &s.Conditions[i]
+		if c.Type != t {
+			continue
+		}
+		if c.Status == want.Status {
+			want.LastTransitionTime = c.LastTransitionTime
+		}
+		want.ObservedGeneration, want.LastProbeTime = c.ObservedGeneration, c.LastProbeTime
+		*c = want
+		return
+	}
+	s.Conditions = append(s.Conditions, want)
+}
