@@ -263,7 +263,9 @@ func newInside(g *grpc.Server) *inside {
 
 // Inside is a connection to this member without a network, for a client of the
 // program that embeds it. Calls wait until the member is ready.
-func (s *Server) Inside(ctx context.Context) (net.Conn, error) { return s.inside.listener.DialContext(ctx) }
+func (s *Server) Inside(ctx context.Context) (net.Conn, error) {
+	return s.inside.listener.DialContext(ctx)
+}
 
 // DialInside opens a connection to this member for the program that embeds it.
 // Calls wait until the member is ready.

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -280,5 +281,48 @@ func TestWhoOffersBothVersionsOfHTTPGetsTheSecondForAll(t *testing.T) {
 	both.NextProtos = []string{"h2", "http/1.1"}
 	if err := a.putWith(both, c.Members[0].Config.ListenClientURLs[0]); err != nil {
 		t.Errorf("gRPC: %v", err)
+	}
+}
+
+// busy is a clock that does something when first somebody waits.
+type busy struct {
+	clock.Clock
+	once sync.Once
+	do   func()
+}
+
+func (b *busy) After(d time.Duration) <-chan time.Time {
+	b.once.Do(b.do)
+	return b.Clock.After(d)
+}
+
+// Whoever replaces a certificate writes two files. Found by tests/linear, whose
+// members are restarted at any moment.
+func TestAMemberThatStartsBetweenCertificateAndKeyWaitsForTheKey(t *testing.T) {
+	a := newAuthority(t)
+	a.revoke()
+	right := a.store.Files("peer").Key
+	key, err := os.ReadFile(right)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.ReadFile(a.store.Files("bob").Key)
+	if err == nil {
+		err = os.WriteFile(right, other, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := servertest.New(t, 1, func(_ int, c *server.Config) {
+		c.ClientTLS = a.tls()
+		c.ListenClientURLs[0] = secured(c.ListenClientURLs[0])
+		c.Clock = &busy{Clock: clock.Real(), do: func() {
+			if err := os.WriteFile(right, key, 0o600); err != nil {
+				t.Error(err)
+			}
+		}}
+	})
+	if err := a.put("bob", c.Members[0].Config.ListenClientURLs[0]); err != nil {
+		t.Error(err)
 	}
 }
