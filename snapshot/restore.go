@@ -192,7 +192,7 @@ func (r *restorer) generations(in *reader) (generation int, err error) {
 			return copyTree(ctx, r.cfg.FS, first.dir.Generation(generation), s.dir.Generation(generation), true)
 		})
 	}
-	return generation, tasks.Wait()
+	return generation, errors.Join(tasks.Wait(), r.ctx.Err()) // Who was told to end has not failed, and is not through.
 }
 
 // forget removes generations that were not finished. Nothing says yet that they

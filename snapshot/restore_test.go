@@ -381,6 +381,29 @@ func TestACrashedRestoreIsRunAgain(t *testing.T) {
 	}
 }
 
+// Whoever interrupts a restore while members get their copies has none of them.
+func TestARestoreThatIsInterruptedInstallsNothing(t *testing.T) {
+	old, _ := grown(t, 11)
+	path := writeFile(t, snapshotOf(t, old, WriteOptions{}))
+	p := plan(t, path, RestoreOptions{Members: three(t.TempDir())[:2]})
+	ctx, interrupt := context.WithCancel(t.Context())
+	cfg := restoreConfig()
+	cfg.FS = &failingFS{FS: vfs.OS(), fail: func() error {
+		if there, _ := vfs.Exists(vfs.OS(), p.Members[1].DataDir+scratchSuffix+"/gen-000001"); there { // It gets its copy.
+			interrupt()
+		}
+		return nil
+	}}
+	if err := Restore(ctx, cfg, path, p); !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v", err)
+	}
+	for _, m := range p.Members {
+		if there, err := vfs.Exists(vfs.OS(), m.DataDir); there || err != nil {
+			t.Errorf("%s is there: %v", m.Name, err)
+		}
+	}
+}
+
 // failingFS fails changes of names.
 type failingFS struct {
 	vfs.FS
