@@ -35,6 +35,10 @@ func (s *Service) bootstrap(ctx context.Context, r *kubepb.BootstrapRequest) (*k
 	if !s.bootstraps.take("") {
 		return nil, fmt.Errorf("join tokens: more than %d a second are tried, %w for another", bootstrapsPerSecond, errFull)
 	}
+	if err := s.nobodyLives(ctx, r.Node); err != nil {
+		s.log.Warn("bootstrap was refused", "node", r.Node, "error", err)
+		return nil, err
+	}
 	cert, roots, err := s.cfg.Authority.Bootstrap(ctx, r.Token, r.Node, r.Csr)
 	if err != nil {
 		s.log.Warn("bootstrap was refused", "node", r.Node, "error", err)
@@ -42,6 +46,18 @@ func (s *Service) bootstrap(ctx context.Context, r *kubepb.BootstrapRequest) (*k
 	}
 	s.log.Info("signed the first certificate of a node", "node", r.Node)
 	return &kubepb.SignResponse{Certificate: cert, Authority: roots}, nil
+}
+
+// nobodyLives refuses the name of a node that beats: a token that is for no node in
+// particular makes nobody one that is there, with what its pods may read.
+func (s *Service) nobodyLives(ctx context.Context, node string) error {
+	if _, err := s.fresh(ctx); err != nil {
+		return err
+	}
+	if s.cache.lookup(HeartbeatPrefix+node) != nil {
+		return fmt.Errorf("node %s lives; that it has ended %w: choose another name, or stop its kubelet and wait until its lease has run out", node, errGuard)
+	}
+	return nil
 }
 
 // roots are what nodes shall trust, read now and then: each heartbeat asks.

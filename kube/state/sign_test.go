@@ -128,3 +128,36 @@ func TestHeartbeatsTellTheAuthoritiesOnceAndWhenTheyChange(t *testing.T) {
 		t.Errorf("told %s, want %s", got, want)
 	}
 }
+
+func TestATokenMakesNobodyANodeThatLives(t *testing.T) {
+	cluster := kubetest.Start(t, func(c *state.Config) { c.Authority = &signer{} })
+	rpc := cluster.Client(auth.Admin("ann")).RPC()
+	bootstrap := func() error {
+		_, err := rpc.Bootstrap(t.Context(), &kubepb.BootstrapRequest{Token: "a", Node: "n", Csr: []byte("c")})
+		return err
+	}
+	create(t, cluster.Client(auth.Admin("ann")), nodeOf("n", "1"))
+	if err := bootstrap(); err != nil {
+		t.Errorf("a node that registered and does not beat: %v", err)
+	}
+	stream, err := cluster.Client(auth.Node("n")).RPC().Heartbeat(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&kubepb.HeartbeatRequest{Node: "n", Instance: "i"}); err != nil {
+		t.Fatal(err)
+	}
+	answer, err := stream.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bootstrap(); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("while it lives: %v", err)
+	}
+	if _, err := cluster.Store().Revoke(t.Context(), answer.Lease); err != nil {
+		t.Fatal(err)
+	}
+	if err := bootstrap(); err != nil {
+		t.Errorf("once its lease has ended: %v", err)
+	}
+}
