@@ -11,13 +11,14 @@ SEED       ?=
 SIMFLAGS   ?=
 LINEARFLAGS ?=
 CRASHFLAGS ?=
+KUBEFLAGS  ?=
 PLANTFLAGS ?= -rotate -1 -of 5 -baseline=false
 # The packages of the main module, without the suites in tests/ that have targets of their own.
 UNIT       = $$($(GO) list ./... | grep -v /tests/) ./tests/runner ./tests/model ./tests/check
 OURS       = -not -path './proto/*pb/*' -not -path './.cache/*'
 
 .DEFAULT_GOAL := help
-.PHONY: help build check format vet tidy staticcheck quick unit race test compat dr sim linear crash failpoints plants fuzz demo bench bench-peer proto golden dist hooks
+.PHONY: help build check format vet tidy staticcheck quick unit race test compat dr sim linear crash failpoints plants fuzz kube demo bench bench-peer proto golden dist hooks
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +82,9 @@ plants: ## deliberate mistakes that the suites must notice, a part in turn (PLAN
 
 fuzz: ## every decoder and request check, FUZZTIME each
 	@$(GO) run ./tests/runner -only fuzz -fuzztime $(FUZZTIME)
+
+kube: ## control planes and simulated nodes that are killed, and the history replayed (KUBEFLAGS="-faults=30m -seed=7")
+	$(GO) test -short -timeout 20m -count=1 $(TESTFLAGS) ./tests/kube/... $(KUBEFLAGS)
 
 demo: build ## a disaster and its repair on one screen
 	@$(GO) run ./tests/demo

@@ -58,6 +58,7 @@ func suites(fuzzTime time.Duration) []suite {
 		{name: "failpoints", home: "tests/failpoints", jobs: fixed(goTests("failpoints"))},
 		{name: "plants", home: "tests/plants", jobs: fixed(long("plants"))},
 		{name: "fuzz", jobs: func(ctx context.Context) ([]job, error) { return fuzz(ctx, fuzzTime) }},
+		{name: "kube", home: "tests/kube", jobs: fixed(goTests("kube"))},
 		{name: "demo", home: "tests/demo", jobs: fixed(step("demo"))},
 	}
 }
