@@ -97,6 +97,7 @@ var unsteady = []struct {
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}`), "UID"},
 	{regexp.MustCompile(`resource version \d+`), "resource version R"},
 	{regexp.MustCompile(`the change is to \d+`), "the change is to R"},
+	{regexp.MustCompile(`\b10\.1[2-5]\d\.\d+\.0/24`), "SUBNET"},
 	{regexp.MustCompile(`\S*holdfastctl-edit-\d+`), "FOLDER"},
 }
 
