@@ -161,7 +161,7 @@ func (p *plane) run(ctx context.Context, l net.Listener, creds credentials.Trans
 func (p *plane) assemble() error {
 	tokens := token.New(token.Config{Client: p.store, Clock: clock.Real()})
 	signer, err := authority.New(authority.Config{
-		FS: vfs.OS(), Clock: clock.Real(), Logger: p.log.Named("authority"), Dir: p.cfg.AuthorityDir, Tokens: tokens, Hosts: p.nodeHosts,
+		FS: vfs.OS(), Clock: clock.Real(), Logger: p.log.Named("authority"), Dir: p.cfg.AuthorityDir, Tokens: tokens,
 	})
 	if err != nil {
 		return fmt.Errorf("authority: %w", err)
@@ -182,7 +182,7 @@ func (p *plane) assemble() error {
 	}
 	explain.scheduler = p.sched
 	p.controllers, err = controller.New(controller.Config{
-		Client: objects.New(p.service.Dial(auth.Controllers()), "controllers"), Store: p.store, Logger: p.log.Named("controllers"),
+		Client: objects.New(p.service.Dial(auth.Controllers()), "controllers"), Store: p.store, Signer: signer, Logger: p.log.Named("controllers"),
 	})
 	if err != nil {
 		return errors.Join(err, p.service.Close())
@@ -196,22 +196,6 @@ type explainer struct{ scheduler *scheduler.Scheduler }
 // Explain implements state.Explainer.
 func (e *explainer) Explain(ctx context.Context, pod *kubepb.Ref) (*kubepb.ExplainResponse, error) {
 	return e.scheduler.Explain(ctx, pod)
-}
-
-// nodeHosts are the addresses that a node said it has.
-func (p *plane) nodeHosts(ctx context.Context, node string) ([]string, error) {
-	n, err := objects.Get[*corev1.Node](ctx, objects.New(p.service.Dial(auth.Admin("controlplane")), "controlplane"), "", node)
-	if errors.Is(err, objects.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var hosts []string
-	for _, a := range n.Status.Addresses {
-		hosts = append(hosts, a.Address)
-	}
-	return hosts, nil
 }
 
 // makeNamespace makes the namespace that things are in which name none.
