@@ -134,7 +134,7 @@ func (d *dev) config() *planeConfig {
 	defaultTLS(&m.ClientTLS, d.certs(), "server")
 	defaultTLS(&m.PeerTLS, d.certs(), "peer")
 	return &planeConfig{
-		Member: m, ListenAPI: d.listenAPI, AuthorityDir: d.certs(),
+		Member: m, ListenAPI: d.listenAPI, AdvertiseAPI: "127.0.0.1:0", AuthorityDir: d.certs(),
 		API:          pki.Store{FS: vfs.OS(), Clock: clock.Real(), Dir: d.certs()}.Files("apiserver"),
 		ServiceRange: netip.MustParsePrefix("10.96.0.0/16"), PodRange: netip.MustParsePrefix("10.128.0.0/9"),
 	}

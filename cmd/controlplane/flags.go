@@ -24,9 +24,10 @@ type options struct {
 	member             server.Config
 	heartbeat, timeout int64 // Milliseconds.
 
-	certs     string
-	listenAPI string
-	authority string // Folder of ca.pem and ca-key.pem. Empty: certs.
+	certs        string
+	listenAPI    string
+	advertiseAPI string
+	authority    string // Folder of ca.pem and ca-key.pem. Empty: certs.
 
 	serviceRange, podRange string
 	profile                string
@@ -41,7 +42,7 @@ func (o *options) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&m.DataDir, "data-dir", "", "folder for all data of the member; left out: NAME.holdfast")
 	fs.StringVar(&m.WALDir, "wal-dir", "", "folder for the Raft log, if it shall be on another disk")
 	fs.StringSliceVar(&m.ListenPeerURLs, "listen-peer-urls", []string{"https://localhost:2380"}, "URLs to listen on for other members of the store")
-	fs.StringSliceVar(&m.ListenClientURLs, "listen-client-urls", []string{"https://localhost:2379"}, "URLs to listen on for clients of the store")
+	fs.StringSliceVar(&m.ListenClientURLs, "listen-client-urls", []string{"https://localhost:2379"}, "URLs to listen on for clients of the store, whose own permissions (auth enable) must stay off: the control plane has no user in it")
 	fs.StringSliceVar(&m.ListenMetricsURLs, "listen-metrics-urls", nil, "more addresses for /metrics and /health")
 	fs.StringSliceVar(&m.AdvertisePeerURLs, "initial-advertise-peer-urls", nil, "URLs by which other members reach this one; left out: those listened on")
 	fs.StringSliceVar(&m.AdvertiseClientURLs, "advertise-client-urls", nil, "URLs by which clients reach the member; left out: those listened on")
@@ -63,6 +64,7 @@ func (o *options) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.authority, "authority-dir", "", "folder of ca.pem and, if this cluster signs certificates, ca-key.pem; left out: --certs-dir")
 
 	fs.StringVar(&o.listenAPI, "listen-api", "localhost:6443", "host:port to serve the API of the cluster's state on")
+	fs.StringVar(&o.advertiseAPI, "advertise-api", "", "host:port by which other control planes reach this API; left out: that of --listen-api, if it names a host of the network")
 	fs.StringVar(&o.serviceRange, "service-range", "10.96.0.0/16", "addresses of services")
 	fs.StringVar(&o.podRange, "pod-range", "10.244.0.0/16", "addresses of pods: each node gets a /24 of them")
 	fs.StringVar(&o.profile, "scheduler-profile", placement.Spread.Name, "how nodes are rated: "+placement.Spread.Name+" or "+placement.Binpack.Name)
@@ -105,6 +107,9 @@ func (o *options) config(stderr io.Writer) (*planeConfig, error) {
 	}
 	if c.PodRange, err = netip.ParsePrefix(o.podRange); err != nil {
 		errs = append(errs, fmt.Errorf("--pod-range: %w", err))
+	}
+	if c.AdvertiseAPI, err = o.advertised(); err != nil {
+		errs = append(errs, err)
 	}
 	if _, ok := placement.ProfileNamed(o.profile); !ok {
 		errs = append(errs, fmt.Errorf("--scheduler-profile is %q: use %s or %s", o.profile, placement.Spread.Name, placement.Binpack.Name))

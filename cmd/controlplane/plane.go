@@ -34,7 +34,8 @@ import (
 type planeConfig struct {
 	Member       server.Config
 	ListenAPI    string
-	API          pki.Files // Of the API's listener.
+	AdvertiseAPI string    // host:port where others reach the API. Empty: there are no others. Port 0: that listened on.
+	API          pki.Files // Of the API: its listener shows them, and it itself to other control planes.
 	AuthorityDir string
 	ServiceRange netip.Prefix
 	PodRange     netip.Prefix
@@ -52,6 +53,8 @@ type plane struct {
 	service *state.Service
 	api     *grpc.Server
 	address net.Addr // Of the API.
+	claim   leader.Claim
+	tls     *pki.Reloader // Of the API.
 
 	sched       *scheduler.Scheduler
 	controllers *controller.Manager
@@ -73,6 +76,7 @@ func runPlane(ctx context.Context, cfg *planeConfig, also func(context.Context, 
 		return err
 	}
 	p.address = l.Addr()
+	p.claim = leader.Claim{Name: cfg.Member.Name, Address: reachedAt(cfg.AdvertiseAPI, l.Addr())}
 	p.member = newMember(cfg.Member, p.metrics)
 	// The parts end before the store does: they give up what they lead.
 	base := task.New(context.WithoutCancel(ctx))
@@ -104,11 +108,12 @@ func runPlane(ctx context.Context, cfg *planeConfig, also func(context.Context, 
 
 // listen opens the API's address. Certificates that are wrong are found here.
 func (p *plane) listen() (net.Listener, credentials.TransportCredentials, error) {
-	r, err := pki.NewReloader(pki.Config{FS: vfs.OS(), Clock: clock.Real(), Logger: p.log, Files: p.cfg.API})
+	var err error
+	p.tls, err = pki.NewReloader(pki.Config{FS: vfs.OS(), Clock: clock.Real(), Logger: p.log, Files: p.cfg.API})
 	if err != nil {
 		return nil, nil, fmt.Errorf("certificate of the API: %w: make a set with 'holdfastctl certs set'", err)
 	}
-	config, err := r.ServerConfig(pki.ServerOptions{ClientAuth: true, Optional: true, ShowAuthority: true})
+	config, err := p.tls.ServerConfig(pki.ServerOptions{ClientAuth: true, Optional: true, ShowAuthority: true})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -161,16 +166,20 @@ func (p *plane) run(ctx context.Context, l net.Listener, creds credentials.Trans
 func (p *plane) assemble() error {
 	tokens := token.New(token.Config{Client: p.store, Clock: clock.Real()})
 	signer, err := authority.New(authority.Config{
-		FS: vfs.OS(), Clock: clock.Real(), Logger: p.log.Named("authority"), Dir: p.cfg.AuthorityDir, Tokens: tokens, Hosts: p.nodeHosts,
+		FS: vfs.OS(), Clock: clock.Real(), Logger: p.log.Named("authority"), Dir: p.cfg.AuthorityDir, Tokens: tokens,
 	})
 	if err != nil {
 		return fmt.Errorf("authority: %w", err)
 	}
 	explain := &explainer{}
-	p.service, err = state.New(state.Config{
+	service := state.Config{
 		Store: p.store, Logger: p.log.Named("state"), Authority: signer, Explainer: explain, Timeline: p.member.timeline,
-		ServiceRange: p.cfg.ServiceRange, PodRange: p.cfg.PodRange,
-	})
+		ServiceRange: p.cfg.ServiceRange, PodRange: p.cfg.PodRange, Address: p.claim.Address,
+	}
+	if p.claim.Address != "" {
+		service.Peer = p.peer
+	}
+	p.service, err = state.New(service)
 	if err != nil {
 		return err
 	}
@@ -182,7 +191,7 @@ func (p *plane) assemble() error {
 	}
 	explain.scheduler = p.sched
 	p.controllers, err = controller.New(controller.Config{
-		Client: objects.New(p.service.Dial(auth.Controllers()), "controllers"), Store: p.store, Logger: p.log.Named("controllers"),
+		Client: objects.New(p.service.Dial(auth.Controllers()), "controllers"), Store: p.store, Signer: signer, Logger: p.log.Named("controllers"),
 	})
 	if err != nil {
 		return errors.Join(err, p.service.Close())
@@ -196,22 +205,6 @@ type explainer struct{ scheduler *scheduler.Scheduler }
 // Explain implements state.Explainer.
 func (e *explainer) Explain(ctx context.Context, pod *kubepb.Ref) (*kubepb.ExplainResponse, error) {
 	return e.scheduler.Explain(ctx, pod)
-}
-
-// nodeHosts are the addresses that a node said it has.
-func (p *plane) nodeHosts(ctx context.Context, node string) ([]string, error) {
-	n, err := objects.Get[*corev1.Node](ctx, objects.New(p.service.Dial(auth.Admin("controlplane")), "controlplane"), "", node)
-	if errors.Is(err, objects.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	var hosts []string
-	for _, a := range n.Status.Addresses {
-		hosts = append(hosts, a.Address)
-	}
-	return hosts, nil
 }
 
 // makeNamespace makes the namespace that things are in which name none.
@@ -242,10 +235,10 @@ func (p *plane) lead(g *task.Group) {
 	campaign := func(name string, run func(context.Context, *kubepb.Fence) error) {
 		g.Go("campaign for "+name, func(ctx context.Context) error {
 			// Whoever led under this name has ended: the data directory is locked by us.
-			if err := leader.Forget(ctx, p.store, name, p.cfg.Member.Name); err != nil {
+			if err := leader.Forget(ctx, p.store, name, p.claim); err != nil {
 				p.log.Warn("the claim of this process' predecessor is left to run out", "error", err)
 			}
-			return leader.Run(ctx, leader.Config{Client: p.store, Name: name, Value: p.cfg.Member.Name, TTL: leaderSeconds, Logger: p.log.Named("leader")},
+			return leader.Run(ctx, leader.Config{Client: p.store, Name: name, Value: p.claim.String(), TTL: leaderSeconds, Logger: p.log.Named("leader")},
 				func(ctx context.Context, fence *kubepb.Fence) error {
 					defer p.metrics.leads(name)()
 					return run(ctx, fence)

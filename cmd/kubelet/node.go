@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -32,13 +31,13 @@ func (o *options) runNode(ctx context.Context) error {
 		return err
 	}
 	n, err := join.New(join.Config{
-		FS: vfs.OS(), Clock: clock.Real(), Logger: o.log.Named("join"), Dir: o.dir, Node: o.node, Server: o.servers[0], Token: made, Spread: rand.Float64,
+		FS: vfs.OS(), Clock: clock.Real(), Logger: o.log.Named("join"), Dir: o.dir, Node: o.node, Servers: o.servers, Token: made, Spread: rand.Float64,
 	})
 	if err != nil {
 		return err
 	}
 	if err := n.Rotator().Ready(ctx); err != nil {
-		return fmt.Errorf("join %s as %s: %w", o.servers[0], o.node, err)
+		return fmt.Errorf("join %s as %s: %w", strings.Join(o.servers, ","), o.node, err)
 	}
 	creds, err := n.Credentials()
 	if err != nil {
@@ -51,7 +50,7 @@ func (o *options) runNode(ctx context.Context) error {
 	defer conn.Close()
 	var runtime *sim.Runtime
 	k, err := kubelet.New(kubelet.Config{
-		Client: objects.New(conn, "kubelet"), Node: o.node, Instance: o.instance, Capacity: o.capacity, Runtime: o.runtime, Logger: o.log,
+		Client: objects.New(conn, "kubelet"), Node: o.node, Instance: o.instance, Capacity: o.capacity, Runtime: o.runtime, Heard: n.Heard, Logger: o.log,
 		NewRuntime: func(node *corev1.Node, changed func(types.UID)) kubelet.Runtime {
 			runtime = sim.New(sim.Config{Clock: clock.Real(), Subnet: node.Spec.PodCIDR, Changed: changed})
 			return runtime
@@ -116,7 +115,7 @@ func (o *options) runFleet(ctx context.Context) error {
 		}
 	}()
 	for range (o.count + nodesPerConnection - 1) / nodesPerConnection {
-		c, err := dial(o.servers, credentials.NewTLS(r.ClientConfig("")))
+		c, err := dial(o.servers, join.Live(r))
 		if err != nil {
 			return err
 		}

@@ -22,7 +22,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -57,10 +56,6 @@ type Config struct {
 	Logger hclog.Logger
 	Dir    string // Of ca.pem and, if the cluster is to sign, ca-key.pem.
 	Tokens *token.Store
-
-	// Hosts are the addresses that a node may have in a serving certificate beside
-	// its name. Nil: none.
-	Hosts func(ctx context.Context, node string) ([]string, error)
 }
 
 // Authority signs for a cluster. It keeps no state of its own.
@@ -100,7 +95,7 @@ func (a *Authority) Bootstrap(ctx context.Context, proof, node string, csr []byt
 		return nil, nil, err
 	}
 	subject := pki.NodeSubject(node)
-	asked, err := a.check(ctx, subject, csr, Client)
+	asked, err := check(subject, csr, Client)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -115,15 +110,20 @@ func (a *Authority) Bootstrap(ctx context.Context, proof, node string, csr []byt
 	if err := a.cfg.Tokens.Redeem(ctx, proof, node, key); err != nil {
 		return nil, nil, err
 	}
-	return a.sign(signer, subject, asked, csr, Client)
+	return a.sign(signer, subject, asked, csr, Client, validity)
 }
 
 // Sign signs the next certificate of a caller, whose subject was verified.
-func (a *Authority) Sign(ctx context.Context, subject pkix.Name, csr []byte, profile string) (cert, roots []byte, err error) {
+func (a *Authority) Sign(_ context.Context, subject pkix.Name, csr []byte, profile string) (cert, roots []byte, err error) {
+	return a.SignFor(subject, csr, profile, validity)
+}
+
+// SignFor is Sign of a certificate that lives for a while, and not longer than others.
+func (a *Authority) SignFor(subject pkix.Name, csr []byte, profile string, life time.Duration) (cert, roots []byte, err error) {
 	if profile == "" {
 		profile = Client
 	}
-	asked, err := a.check(ctx, subject, csr, profile)
+	asked, err := check(subject, csr, profile)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -131,11 +131,11 @@ func (a *Authority) Sign(ctx context.Context, subject pkix.Name, csr []byte, pro
 	if err != nil {
 		return nil, nil, err
 	}
-	return a.sign(signer, subject, asked, csr, profile)
+	return a.sign(signer, subject, asked, csr, profile, min(life, validity))
 }
 
 // check compares a request with who asks.
-func (a *Authority) check(ctx context.Context, caller pkix.Name, csr []byte, profile string) (*x509.CertificateRequest, error) {
+func check(caller pkix.Name, csr []byte, profile string) (*x509.CertificateRequest, error) {
 	asked, err := pki.ParseCSR(csr)
 	if err != nil {
 		return nil, err
@@ -157,14 +157,15 @@ func (a *Authority) check(ctx context.Context, caller pkix.Name, csr []byte, pro
 		}
 		return asked, nil
 	case Serving:
-		return asked, a.checkHosts(ctx, caller, hosts)
+		return asked, checkHosts(caller, hosts)
 	default:
 		return nil, fmt.Errorf("%w: profile %q is none of %s, %s", ErrDenied, profile, Client, Serving)
 	}
 }
 
-// checkHosts lets a node serve under its own names only.
-func (a *Authority) checkHosts(ctx context.Context, caller pkix.Name, hosts []string) error {
+// checkHosts lets a node serve under its own name only. The addresses that its object
+// tells are what it says of itself: they may be those of the API.
+func checkHosts(caller pkix.Name, hosts []string) error {
 	node, isNode := pki.NodeOf(caller)
 	if !isNode {
 		return fmt.Errorf("%w: %q is no node, and only nodes get serving certificates here", ErrDenied, caller.CommonName)
@@ -172,23 +173,15 @@ func (a *Authority) checkHosts(ctx context.Context, caller pkix.Name, hosts []st
 	if len(hosts) == 0 {
 		return fmt.Errorf("%w: a serving certificate needs hosts", ErrDenied)
 	}
-	own := []string{node}
-	if a.cfg.Hosts != nil {
-		more, err := a.cfg.Hosts(ctx, node)
-		if err != nil {
-			return err
-		}
-		own = append(own, more...)
-	}
 	for _, host := range hosts {
-		if !slices.Contains(own, host) {
-			return fmt.Errorf("%w: %q is not an address of node %s, which has %q", ErrDenied, host, node, own)
+		if host != node {
+			return fmt.Errorf("%w: %q is not the name of node %s", ErrDenied, host, node)
 		}
 	}
 	return nil
 }
 
-func (a *Authority) sign(signer *pki.Authority, subject pkix.Name, asked *x509.CertificateRequest, csr []byte, profile string) (cert, roots []byte, err error) {
+func (a *Authority) sign(signer *pki.Authority, subject pkix.Name, asked *x509.CertificateRequest, csr []byte, profile string, life time.Duration) (cert, roots []byte, err error) {
 	now := a.cfg.Clock.Wall()
 	left := signer.NotAfter().Sub(now)
 	if left < signedMin {
@@ -196,7 +189,7 @@ func (a *Authority) sign(signer *pki.Authority, subject pkix.Name, asked *x509.C
 	}
 	req := pki.Request{
 		Profile: pki.Client, CommonName: subject.CommonName, Organizations: subject.Organization,
-		Hosts: pki.Hosts(asked), Validity: min(validity, left),
+		Hosts: pki.Hosts(asked), Validity: min(life, left),
 	}
 	if profile == Serving {
 		req.Profile = pki.Server

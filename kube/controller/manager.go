@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"time"
@@ -16,10 +17,11 @@ import (
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
-// Signer makes certificates for requests that were approved.
+// Signer makes certificates for requests that were approved: an authority.Authority.
 type Signer interface {
-	// Sign returns the certificate, PEM, for a request, PEM, of a signer's name.
-	Sign(ctx context.Context, csr []byte, signerName string, usages []string) ([]byte, error)
+	// SignFor returns a certificate, PEM, for a request, PEM, that asks for its subject and
+	// nothing else. It is good for that time at most.
+	SignFor(subject pkix.Name, csr []byte, profile string, life time.Duration) (cert, roots []byte, err error)
 }
 
 // Config says what the controllers work on. Client, Store and Logger are required.

@@ -3,9 +3,11 @@ package controller
 import (
 	"context"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +16,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/holdfast-db/holdfast/kube/authority"
 	"github.com/holdfast-db/holdfast/kube/objects"
+	"github.com/holdfast-db/holdfast/pki"
 )
 
 const (
@@ -49,25 +53,63 @@ func (c *requests) sync(ctx context.Context, k key) (time.Duration, error) {
 			c.term.log.Debug("certificate request is left to people", "request", k, "why", err)
 			return 0, nil
 		}
-		next.Status.Conditions = append(next.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
-			Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "AutoApproved", Message: "a node asked for its own name",
-			LastUpdateTime: metav1.NewTime(c.term.clock.Wall()), LastTransitionTime: metav1.NewTime(c.term.clock.Wall()),
-		})
-	case c.term.cfg.Signer == nil:
+		c.note(next, certificatesv1.CertificateApproved, "AutoApproved", "a node asked for its own name")
+	case c.term.cfg.Signer == nil || profileOf(r) == "":
 		return 0, nil
 	default:
-		var usages []string
-		for _, u := range r.Spec.Usages {
-			usages = append(usages, string(u))
-		}
-		certificate, err := c.term.cfg.Signer.Sign(ctx, r.Spec.Request, r.Spec.SignerName, usages)
-		if err != nil {
+		switch certificate, err := c.sign(r); {
+		case errors.Is(err, authority.ErrNoKey): // Who has it signs by hand, or puts it here.
+			return noKeyRetry, nil
+		case errors.Is(err, authority.ErrDenied), errors.Is(err, pki.ErrRequest):
+			c.note(next, certificatesv1.CertificateFailed, "NotSigned", err.Error())
+		case err != nil:
 			return 0, wrap(err, "sign", r)
+		default:
+			next.Status.Certificate = certificate
 		}
-		next.Status.Certificate = certificate
 	}
 	_, err := objects.UpdateStatus(ctx, c.term.client, next, c.term.fenced())
 	return 0, wrap(err, "status of", r)
+}
+
+func (c *requests) note(r *certificatesv1.CertificateSigningRequest, what certificatesv1.RequestConditionType, reason, message string) {
+	now := metav1.NewTime(c.term.clock.Wall())
+	r.Status.Conditions = append(r.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
+		Type: what, Status: corev1.ConditionTrue, Reason: reason, Message: message, LastUpdateTime: now, LastTransitionTime: now,
+	})
+}
+
+// noKeyRetry is when the authority's key is looked for again.
+const noKeyRetry = time.Minute
+
+// sign has a certificate made that is for who made the request, as the server wrote
+// down, whoever approved it.
+func (c *requests) sign(r *certificatesv1.CertificateSigningRequest) ([]byte, error) {
+	purpose := certificatesv1.UsageClientAuth
+	if profileOf(r) == authority.Serving {
+		purpose = certificatesv1.UsageServerAuth
+	}
+	if err := only(r.Spec.Usages, purpose); err != nil {
+		return nil, fmt.Errorf("%w: %w", authority.ErrDenied, err)
+	}
+	life := time.Duration(math.MaxInt64)
+	if s := r.Spec.ExpirationSeconds; s != nil {
+		life = time.Duration(*s) * time.Second
+	}
+	subject := pkix.Name{CommonName: r.Spec.Username, Organization: r.Spec.Groups}
+	certificate, _, err := c.term.cfg.Signer.SignFor(subject, r.Spec.Request, profileOf(r), life)
+	return certificate, err
+}
+
+// profileOf what a signer signs. Empty: it is another's.
+func profileOf(r *certificatesv1.CertificateSigningRequest) string {
+	switch r.Spec.SignerName {
+	case certificatesv1.KubeAPIServerClientSignerName, certificatesv1.KubeAPIServerClientKubeletSignerName:
+		return authority.Client
+	case certificatesv1.KubeletServingSignerName:
+		return authority.Serving
+	}
+	return ""
 }
 
 // verdict reports whether a request was approved, and whether nothing is left to do.

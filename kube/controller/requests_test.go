@@ -10,7 +10,9 @@ import (
 	"encoding/pem"
 	"fmt"
 	"testing"
+	"time"
 
+	"github.com/hashicorp/go-hclog"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -20,19 +22,28 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/vfs/vfstest"
 	"github.com/holdfast-db/holdfast/kube/auth"
+	"github.com/holdfast-db/holdfast/kube/authority"
+	"github.com/holdfast-db/holdfast/kube/controller"
 	"github.com/holdfast-db/holdfast/kube/objects"
+	"github.com/holdfast-db/holdfast/pki"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
 func signingRequest(t *testing.T, name string, hosts ...string) []byte {
+	t.Helper()
+	return requestOf(t, pki.UserSubject(name, "system:nodes"), hosts...)
+}
+
+func requestOf(t *testing.T, subject pkix.Name, hosts ...string) []byte {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{CommonName: name, Organization: []string{"system:nodes"}}, DNSNames: hosts,
+		Subject: subject, DNSNames: hosts,
 	}, k)
 	if err != nil {
 		t.Fatal(err)
@@ -61,8 +72,11 @@ func TestANodeGetsItsOwnNameApprovedAndNoOther(t *testing.T) {
 	}
 	for _, c := range cases {
 		r := &certificatesv1.CertificateSigningRequest{ObjectMeta: metav1.ObjectMeta{Name: c.name}}
-		r.Spec = certificatesv1.CertificateSigningRequestSpec{Request: c.request, SignerName: c.signer, Usages: c.usages, Username: c.user, Groups: []string{"system:nodes"}}
-		make1(w, r)
+		r.Spec = certificatesv1.CertificateSigningRequestSpec{Request: c.request, SignerName: c.signer, Usages: c.usages}
+		caller := auth.Identity{Name: c.user, Groups: []string{auth.NodesGroup, auth.AdminGroup}}
+		if _, err := objects.Create(t.Context(), w.cluster.Client(caller), r); err != nil {
+			t.Fatal(err)
+		}
 	}
 	approved := func(name string) bool {
 		r, err := objects.Get[*certificatesv1.CertificateSigningRequest](t.Context(), w.client, "", name)
@@ -76,6 +90,70 @@ func TestANodeGetsItsOwnNameApprovedAndNoOther(t *testing.T) {
 		if approved(c.name) != c.approved {
 			t.Errorf("%s: approved %v", c.name, !c.approved)
 		}
+	}
+}
+
+// TestWhoWasApprovedGetsACertificateInHisOwnNameOnly approves requests as a person does.
+func TestWhoWasApprovedGetsACertificateInHisOwnNameOnly(t *testing.T) {
+	w := newWorld(t, 1)
+	folder := pki.Store{FS: vfstest.NewMem(), Clock: clock.Real(), Dir: "certs"}
+	if _, _, err := folder.CreateAuthority(pki.AuthorityRequest{CommonName: "cluster CA"}); err != nil {
+		t.Fatal(err)
+	}
+	signer, err := authority.New(authority.Config{FS: folder.FS, Clock: clock.Real(), Logger: hclog.NewNullLogger(), Dir: folder.Dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := controller.New(controller.Config{Client: w.cluster.Client(auth.Controllers()), Store: w.cluster.Store(), Signer: signer, Logger: hclog.NewNullLogger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.run(m, w.lead())
+	ann := w.cluster.Client(auth.Admin("ann"))
+	approved := func(name string, subject pkix.Name, usage certificatesv1.KeyUsage) *certificatesv1.CertificateSigningRequest {
+		t.Helper()
+		hour := int32(3600)
+		r := &certificatesv1.CertificateSigningRequest{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		r.Spec = certificatesv1.CertificateSigningRequestSpec{
+			Request: requestOf(t, subject), SignerName: certificatesv1.KubeAPIServerClientSignerName, ExpirationSeconds: &hour,
+			Usages: []certificatesv1.KeyUsage{usage}, Username: subject.CommonName, Groups: subject.Organization,
+		}
+		made, err := objects.Create(t.Context(), ann, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		made.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "ByHand"}}
+		if _, err := objects.UpdateStatus(t.Context(), ann, made); err != nil {
+			t.Fatal(err)
+		}
+		w.eventually(name+" is decided", func() (bool, string) {
+			if made, err = objects.Get[*certificatesv1.CertificateSigningRequest](context.Background(), ann, "", name); err != nil {
+				t.Fatal(err)
+			}
+			return len(made.Status.Certificate) > 0 || len(made.Status.Conditions) > 1, made.Status.String()
+		})
+		return made
+	}
+	own := pki.UserSubject("ann", auth.AdminGroup)
+	for name, r := range map[string]*certificatesv1.CertificateSigningRequest{
+		"another": approved("another", pki.UserSubject("bob", auth.ViewGroup), "client auth"),
+		"group":   approved("group", pki.UserSubject("ann", auth.AdminGroup, auth.MastersGroup), "client auth"),
+		"usage":   approved("usage", own, "server auth"),
+	} {
+		if c := r.Status.Conditions; len(r.Status.Certificate) > 0 || c[len(c)-1].Type != certificatesv1.CertificateFailed {
+			t.Errorf("%s: %v", name, r.Status)
+		}
+	}
+	block, _ := pem.Decode(approved("own", own, "client auth").Status.Certificate)
+	if block == nil {
+		t.Fatal("no certificate")
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left := cert.NotAfter.Sub(clock.Real().Wall()); cert.Subject.String() != own.String() || left > time.Hour || left < 50*time.Minute {
+		t.Errorf("a certificate of %s for %v", cert.Subject, left)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
@@ -37,7 +38,7 @@ type Config struct {
 	Dir    string // Of the files kubelet.pem, kubelet-ca.pem.
 
 	Node    string
-	Server  string         // host:port of an API server, or of what stands before several.
+	Servers []string       // host:port of API servers, asked in this order until one answers.
 	Token   *token.Token   // Needed for the first certificate alone.
 	Spread  func() float64 // Chance from 0 to 1, see pki.RotatorConfig.
 	KeyType pki.KeyType
@@ -54,8 +55,13 @@ func New(cfg Config) (*Node, error) {
 	if err := pki.CheckNodeName(cfg.Node); err != nil {
 		return nil, err
 	}
-	if _, _, err := net.SplitHostPort(cfg.Server); err != nil {
-		return nil, fmt.Errorf("server %q is no host:port: %w", cfg.Server, pki.ErrRequest)
+	if len(cfg.Servers) == 0 {
+		return nil, fmt.Errorf("there is no server: %w", pki.ErrRequest)
+	}
+	for _, s := range cfg.Servers {
+		if _, _, err := net.SplitHostPort(s); err != nil {
+			return nil, fmt.Errorf("server %q is no host:port: %w", s, pki.ErrRequest)
+		}
 	}
 	n := &Node{cfg: cfg}
 	var err error
@@ -77,21 +83,40 @@ func (n *Node) Heard(r *kubepb.HeartbeatResponse) {
 	}
 }
 
-// sign asks the cluster: with the certificate while there is one, else with the token.
+// askMax is how long one server is waited for, before the next is asked.
+const askMax = 10 * time.Second
+
+// sign asks the cluster: each server in turn, until one signs or refuses for good. A
+// request that two of them saw, as an answer was lost, is the same request.
 func (n *Node) sign(ctx context.Context, _ string, csr []byte) (cert, roots []byte, err error) {
+	var failed []error
+	for _, server := range n.cfg.Servers {
+		within, cancel := context.WithTimeout(ctx, askMax)
+		cert, roots, err = n.ask(within, server, csr)
+		cancel()
+		if err == nil || errors.Is(err, pki.ErrNotAllowed) {
+			return cert, roots, err
+		}
+		failed = append(failed, fmt.Errorf("%s: %w", server, err))
+	}
+	return nil, nil, errors.Join(failed...)
+}
+
+// ask one server: with the certificate while there is one, else with the token.
+func (n *Node) ask(ctx context.Context, server string, csr []byte) (cert, roots []byte, err error) {
 	creds, err := n.Credentials()
 	first := errors.Is(err, errNone)
 	if first {
 		if n.cfg.Token == nil {
 			return nil, nil, fmt.Errorf("%w: there is no certificate in %s and no join token: make one with 'holdfastctl token create'", pki.ErrNotAllowed, n.cfg.Dir)
 		}
-		host, _, _ := net.SplitHostPort(n.cfg.Server)
+		host, _, _ := net.SplitHostPort(server)
 		creds, err = credentials.NewTLS(pki.Pinned(host, n.cfg.Token.Authority, n.cfg.Clock)), nil
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	conn, err := grpc.NewClient("passthrough:///"+n.cfg.Server, grpc.WithTransportCredentials(creds))
+	conn, err := grpc.NewClient("passthrough:///"+server, grpc.WithTransportCredentials(creds))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -125,7 +150,12 @@ func (n *Node) Credentials() (credentials.TransportCredentials, error) {
 	if err != nil {
 		return nil, err
 	}
-	return live{credentials.NewTLS(r.ClientConfig("")), r}, nil
+	return Live(r), nil
+}
+
+// Live are credentials of which each connection is made with what the files hold then.
+func Live(r *pki.Reloader) credentials.TransportCredentials {
+	return live{credentials.NewTLS(r.ClientConfig("")), r}
 }
 
 // live makes each handshake anew. Everything else is as of the first.

@@ -96,10 +96,10 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-func (f *fixture) node(t *testing.T, dir string, made *token.Token) *join.Node {
+func (f *fixture) node(t *testing.T, dir string, made *token.Token, before ...string) *join.Node {
 	t.Helper()
 	n, err := join.New(join.Config{
-		FS: vfs.OS(), Clock: clock.Real(), Logger: hclog.NewNullLogger(), Dir: dir, Node: "n1", Server: f.address, Token: made, Spread: func() float64 { return 0 },
+		FS: vfs.OS(), Clock: clock.Real(), Logger: hclog.NewNullLogger(), Dir: dir, Node: "n1", Servers: append(before, f.address), Token: made, Spread: func() float64 { return 0 },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -182,6 +182,28 @@ func TestANodeThatHearsOfARotationRenewsAtOnce(t *testing.T) {
 		default:
 			runtime.Gosched()
 		}
+	}
+}
+
+func TestTheNextServerIsAskedWhereOneDoesNotAnswer(t *testing.T) {
+	f, other := newFixture(t), newFixture(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close() // Nobody answers there.
+	made, _, err := f.tokens.Create(t.Context(), token.Request{Authority: f.ca.Hash()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := f.node(t, t.TempDir(), &made, l.Addr().String(), other.address)
+	for _, what := range []string{"the first", "the next"} {
+		if err := n.Rotator().Renew(t.Context()); err != nil {
+			t.Errorf("%s certificate: %v", what, err)
+		}
+	}
+	if _, err := join.New(join.Config{FS: vfs.OS(), Clock: clock.Real(), Logger: hclog.NewNullLogger(), Dir: t.TempDir(), Node: "n1", Servers: []string{f.address, "nowhere"}}); !errors.Is(err, pki.ErrRequest) {
+		t.Errorf("a server that is no address: %v", err)
 	}
 }
 

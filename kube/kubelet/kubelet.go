@@ -14,6 +14,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/kube/objects"
 	"github.com/holdfast-db/holdfast/pki"
+	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
 // Config says which node this is and what runs its pods. Client, Node, NewRuntime and
@@ -41,6 +42,11 @@ type Config struct {
 	// another.
 	NewRuntime func(node *corev1.Node, changed func(uid types.UID)) Runtime
 
+	// Heard is told what each heartbeat was answered with: among other things, the
+	// authorities that the cluster trusts. Called in order, and must not block. Nil: nobody
+	// listens.
+	Heard func(*kubepb.HeartbeatResponse)
+
 	Clock  clock.Clock // Default: the machine's.
 	Logger hclog.Logger
 }
@@ -58,6 +64,9 @@ func (c *Config) setDefaults() error {
 	}
 	if c.Instance == "" {
 		c.Instance = c.Node
+	}
+	if c.Heard == nil {
+		c.Heard = func(*kubepb.HeartbeatResponse) {}
 	}
 	if c.Clock == nil {
 		c.Clock = clock.Real()

@@ -82,6 +82,7 @@ func (k *Kubelet) renew(ctx context.Context) error {
 		}
 		impatient.Stop()
 		k.acknowledged(sent+time.Duration(answer.TtlMilliseconds)*time.Millisecond, answer.Timeline)
+		k.cfg.Heard(answer)
 		if first {
 			rouse(k.claimed)
 		}

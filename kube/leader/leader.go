@@ -74,19 +74,19 @@ func Run(ctx context.Context, cfg Config, lead func(ctx context.Context, fence *
 }
 
 // Forget gives up what a process that has ended claimed. The caller knows that nobody
-// campaigns with this value any more: that it is its own predecessor's, for example.
-// Without it that claim lasts until its lease has run out.
-func Forget(ctx context.Context, c *client.Client, name, value string) error {
-	claims, err := c.Get(ctx, client.Get{Range: client.Prefix(Prefix + name + "/")})
+// campaigns under the name of this claim any more: that it is its own predecessor's, for
+// example. Without it that claim lasts until its lease has run out.
+func Forget(ctx context.Context, c *client.Client, part string, of Claim) error {
+	claims, err := c.Get(ctx, client.Get{Range: client.Prefix(Prefix + part + "/")})
 	if err != nil {
-		return fmt.Errorf("claims of %s: %w", name, err)
+		return fmt.Errorf("claims of %s: %w", part, err)
 	}
 	for _, kv := range claims.Kvs {
-		if string(kv.Value) != value || kv.Lease == 0 {
+		if ParseClaim(string(kv.Value)).Name != of.Name || kv.Lease == 0 {
 			continue
 		}
 		if _, err := c.Revoke(ctx, kv.Lease); err != nil && !errors.Is(err, client.ErrLeaseNotFound) {
-			return fmt.Errorf("claim of %s: %w", name, err)
+			return fmt.Errorf("claim of %s: %w", part, err)
 		}
 	}
 	return nil

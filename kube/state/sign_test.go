@@ -2,7 +2,12 @@ package state_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"sync"
@@ -12,11 +17,15 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	certificatesv1 "k8s.io/api/certificates/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/kube/auth"
 	"github.com/holdfast-db/holdfast/kube/authority"
 	"github.com/holdfast-db/holdfast/kube/kubetest"
+	"github.com/holdfast-db/holdfast/kube/objects"
 	"github.com/holdfast-db/holdfast/kube/state"
 	"github.com/holdfast-db/holdfast/kube/token"
 	"github.com/holdfast-db/holdfast/pki"
@@ -159,5 +168,34 @@ func TestATokenMakesNobodyANodeThatLives(t *testing.T) {
 	}
 	if err := bootstrap(); err != nil {
 		t.Errorf("once its lease has ended: %v", err)
+	}
+}
+
+func TestARequestForACertificateSaysWhoMadeIt(t *testing.T) {
+	cluster := kubetest.Start(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{Subject: pki.UserSubject("ann")}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &certificatesv1.CertificateSigningRequest{ObjectMeta: metav1.ObjectMeta{Name: "r"}}
+	r.Spec = certificatesv1.CertificateSigningRequestSpec{
+		Request:    pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}),
+		SignerName: certificatesv1.KubeAPIServerClientSignerName, Usages: []certificatesv1.KeyUsage{"client auth"},
+		Username: "system:node:n", Groups: []string{auth.NodesGroup}, UID: "1", Extra: map[string]certificatesv1.ExtraValue{"a": {"b"}},
+	}
+	r.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: corev1.ConditionTrue, Reason: "Me"}}
+	ann := cluster.Client(auth.Admin("ann"))
+	made := create(t, ann, r)
+	s := made.Spec
+	if fmt.Sprint(s.Username, s.Groups, s.UID, s.Extra) != "ann[admin]map[]" || len(made.Status.Conditions) > 0 {
+		t.Errorf("made by %q of %q, %v", s.Username, s.Groups, made.Status)
+	}
+	made.Spec.Username = "bob"
+	if _, err := objects.Update(t.Context(), ann, made); !errors.Is(err, objects.ErrInvalid) {
+		t.Errorf("somebody else's later: %v", err)
 	}
 }

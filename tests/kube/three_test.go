@@ -22,6 +22,7 @@ import (
 type three struct {
 	*world
 	planes []*process // Named c1 to c3.
+	each   []*world   // As world, through one of them.
 	fleets []*process
 }
 
@@ -53,6 +54,9 @@ func startThree(t *testing.T, nodes ...int) *three {
 		p.awaitReady()
 	}
 	c.world = look(t, certs, apis, stores)
+	for _, address := range apis {
+		c.each = append(c.each, dialAPI(t, address, clientTLS(t, certs, "admin")))
+	}
 	total := 0
 	for i, n := range nodes {
 		total += n
@@ -99,7 +103,7 @@ func (c *three) leads(ctx context.Context, part string) (*process, error) {
 	var at int64
 	for _, kv := range claims.Kvs {
 		for i, p := range c.planes {
-			if string(kv.Value) == fmt.Sprintf("c%d", i+1) && (first == nil || kv.CreateRevision < at) {
+			if leader.ParseClaim(string(kv.Value)).Name == fmt.Sprintf("c%d", i+1) && (first == nil || kv.CreateRevision < at) {
 				first, at = p, kv.CreateRevision
 			}
 		}
@@ -115,11 +119,35 @@ func (w *world) scale(name string, replicas int32) error {
 	return err
 }
 
+// known says why some control plane does not tell what only a leader knows: what nodes
+// use, and why a pod is where it is.
+func (c *three) known(ctx context.Context, nodes int, pod string) error {
+	for i, w := range c.each {
+		used, err := w.api.Usage(ctx, &kubepb.UsageRequest{})
+		if err != nil || len(used.Nodes) != nodes {
+			return fmt.Errorf("c%d tells what %d nodes of %d use: %v", i+1, len(used.GetNodes()), nodes, err)
+		}
+		why, err := w.api.Explain(ctx, "default", pod)
+		if err != nil || len(why.Decisions) == 0 {
+			return fmt.Errorf("c%d explains pod %s with %v: %v", i+1, pod, why, err)
+		}
+	}
+	return nil
+}
+
 // With its leader killed, a cluster of three schedules on within fifteen seconds.
 func TestTheLeadingControlPlaneIsKilledAndPodsAreScheduledOn(t *testing.T) {
 	c := startThree(t, 5)
 	c.create(deployment("web", 6, "500m"))
 	c.eventually(30*time.Second, "six pods run", func(ctx context.Context) error { return c.rolledOut(ctx, "web", 6) })
+	pods, err := c.pods(c.ctx, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range pods {
+		c.eventually(45*time.Second, "each control plane tells what the leaders know", func(ctx context.Context) error { return c.known(ctx, 5, name) })
+		break
+	}
 	leading, err := c.leads(c.ctx, "scheduler")
 	if err != nil {
 		t.Fatal(err)
