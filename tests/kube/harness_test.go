@@ -58,7 +58,7 @@ func programs(t *testing.T) string {
 		if built.dir, built.err = os.MkdirTemp("", "holdfast-kube-"); built.err != nil {
 			return
 		}
-		cmd := exec.Command("go", "build", "-o", built.dir+string(filepath.Separator), "./cmd/controlplane", "./cmd/kubelet")
+		cmd := exec.Command("go", "build", "-o", built.dir+string(filepath.Separator), "./cmd/controlplane", "./cmd/kubelet", "./cmd/holdfastctl")
 		cmd.Dir = filepath.Join("..", "..")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("build: %w\n%s", err, out)
@@ -76,6 +76,7 @@ type process struct {
 	name string
 	args []string
 	env  []string
+	dir  string // Where it runs. Empty: where the test does.
 	says string // What it says once it is ready.
 
 	cmd   *exec.Cmd
@@ -121,7 +122,7 @@ func (p *process) start() {
 	p.out, p.ended = &output{w: log, says: p.says, ready: make(chan struct{})}, make(chan struct{})
 	p.cmd = exec.Command(filepath.Join(programs(p.t), p.name), p.args[1:]...)
 	p.cmd.Env = append(os.Environ(), p.env...)
-	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = p.dir, p.out, p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // Nothing is left behind.
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
