@@ -84,13 +84,26 @@ func makeCertificates(t *testing.T, dir string, fleets int) {
 	if _, err := s.Set(ca, pki.SetRequest{Hosts: []string{"127.0.0.1"}}); err != nil {
 		t.Fatal(err)
 	}
+	makeFleets(t, dir, fleets)
+}
+
+// makeFleets makes the certificates of fleets, and returns their names.
+func makeFleets(t *testing.T, dir string, fleets int) (names []string) {
+	t.Helper()
+	s := pki.Store{FS: vfs.OS(), Clock: clock.Real(), Dir: dir}
+	ca, err := s.Authority()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i := range fleets {
 		name := fmt.Sprintf("fleet%d", i+1)
+		names = append(names, name)
 		_, err := s.Issue(ca, name, pki.Request{Profile: pki.Client, CommonName: auth.FleetPrefix + name, Organizations: []string{auth.FleetGroup}})
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
+	return names
 }
 
 // leads is the control plane that leads a part.
