@@ -44,7 +44,7 @@ func startThree(t *testing.T, nodes ...int) *three {
 		p := &process{t: t, name: "controlplane", says: "ready to serve the API", args: []string{
 			filepath.Join(dir, name), "--name=" + name, "--data-dir=" + filepath.Join(dir, name), "--certs-dir=" + certs,
 			"--listen-client-urls=" + stores[i], "--listen-peer-urls=https://" + ports[3*i+1], "--initial-cluster=" + strings.Join(initial, ","),
-			"--listen-api=" + apis[i], "--auto-compaction-retention=0",
+			"--listen-api=" + apis[i], "--auto-compaction-retention=0", "--pod-range=10.128.0.0/9",
 		}}
 		p.start()
 		t.Cleanup(p.kill)
@@ -70,7 +70,7 @@ func startThree(t *testing.T, nodes ...int) *three {
 		p.awaitReady()
 		c.fleets = append(c.fleets, p)
 	}
-	c.eventually(30*time.Second, "all nodes are ready", func(ctx context.Context) error { return c.nodesReady(ctx, total) })
+	c.eventually(60*time.Second, "all nodes are ready", func(ctx context.Context) error { return c.nodesReady(ctx, total) })
 	return c
 }
 
