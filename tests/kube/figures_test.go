@@ -89,7 +89,7 @@ func figuresCluster(t *testing.T, f *figures) (*world, *process, []*process) {
 		c := startThree(t, half, f.Nodes-half)
 		return c.world, c.planes[0], c.fleets
 	}
-	p, w := startDev(t, "--sim-nodes=0")
+	p, w := startDev(t, "--sim-nodes=0", "--enable-pprof") // For who looks closer while it runs.
 	data := strings.TrimPrefix(p.args[2], "--data-dir=")
 	var fleets []*process
 	names := makeFleets(t, filepath.Join(data, "certs"), 2)

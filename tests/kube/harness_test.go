@@ -201,6 +201,9 @@ type world struct {
 	store *client.Client
 }
 
+// answerBytesMax is for lists of some ten thousand pods.
+const answerBytesMax = 256 << 20
+
 // look connects to the API and to the store, each with certificates of a folder.
 func look(t *testing.T, certs string, apis, stores []string) *world {
 	t.Helper()
@@ -208,7 +211,7 @@ func look(t *testing.T, certs string, apis, stores []string) *world {
 	conn, err := grpc.NewClient("passthrough:///"+apis[0],
 		grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(t, certs, "admin"))),
 		grpc.WithContextDialer(anyOf(apis)),
-		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(answerBytesMax)))
 	if err != nil {
 		t.Fatal(err)
 	}
