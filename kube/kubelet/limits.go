@@ -28,8 +28,10 @@ const (
 	statusSoon     = 5 * time.Second
 	statusInterval = 30 * time.Second
 
-	// sampleInterval is how often use of CPU and memory is told.
+	// sampleInterval is how often use of CPU and memory is told; and sampleSoon after
+	// pods came or went.
 	sampleInterval = 15 * time.Second
+	sampleSoon     = 2 * time.Second
 
 	// eventsQueued may wait to be written; more are dropped: they are for people.
 	eventsQueued = 64

@@ -19,7 +19,8 @@ import (
 // pods are the workers of a node.
 type pods struct {
 	kubelet *Kubelet
-	tasks   *task.Group // Set by Run.
+	tasks   *task.Group   // Set by Run.
+	moved   chan struct{} // Holds one: a pod came or went.
 
 	mu struct {
 		sync.Mutex
@@ -30,7 +31,7 @@ type pods struct {
 }
 
 func newPods(k *Kubelet) *pods {
-	p := &pods{kubelet: k}
+	p := &pods{kubelet: k, moved: make(chan struct{}, 1)}
 	p.mu.workers = map[types.UID]*worker{}
 	return p
 }
@@ -67,6 +68,7 @@ func (p *pods) changed(old, now *corev1.Pod) {
 		if w := p.mu.workers[old.UID]; w != nil {
 			w.pod, w.gone = old, true
 			p.pokeLocked(w)
+			p.tellMoved()
 		}
 	}
 	if now != nil {
@@ -83,11 +85,19 @@ func (p *pods) takeLocked(pod *corev1.Pod) {
 			w.reject = p.admitLocked(pod)
 		}
 		p.mu.workers[pod.UID] = w
+		p.tellMoved()
 	}
 	if newer(pod, w.pod) {
 		w.pod = pod
 	}
 	p.pokeLocked(w)
+}
+
+func (p *pods) tellMoved() {
+	select {
+	case p.moved <- struct{}{}:
+	default: // It is known already.
+	}
 }
 
 func newer(a, b *corev1.Pod) bool {

@@ -19,6 +19,7 @@ import (
 // machine is. It tries until it is done or refused.
 func (k *Kubelet) register(ctx context.Context) (*corev1.Node, error) {
 	delay := retryDelayMin
+	told := ""
 	for {
 		node, err := k.registerOnce(ctx)
 		if err == nil {
@@ -27,7 +28,10 @@ func (k *Kubelet) register(ctx context.Context) (*corev1.Node, error) {
 		if final(err) {
 			return nil, fmt.Errorf("register node %s: %w", k.cfg.Node, err)
 		}
-		k.log.Debug("node is not registered yet", "error", err)
+		if text := err.Error(); text != told && ctx.Err() == nil {
+			k.log.Warn("node is not registered yet, trying on", "error", err)
+			told = text
+		}
 		if !k.pause(ctx, delay) {
 			return nil, ctx.Err()
 		}

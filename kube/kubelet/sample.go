@@ -8,8 +8,8 @@ import (
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
-// sampleAll tells what is used, if the runtime measures. Nodes do so at times of
-// their own.
+// sampleAll tells what is used, if the runtime measures: at times of its own, so that
+// not all nodes speak at once, and soon after pods came or went.
 func (k *Kubelet) sampleAll(ctx context.Context) error {
 	meter, ok := k.runtime.(Meter)
 	if !ok {
@@ -18,13 +18,21 @@ func (k *Kubelet) sampleAll(ctx context.Context) error {
 	h := fnv.New32a()
 	h.Write([]byte(k.cfg.Node))
 	next := time.Duration(h.Sum32()) % sampleInterval
-	for k.pause(ctx, next) {
+	for {
+		select {
+		case <-k.clock.After(next):
+		case <-k.pods.moved:
+			if !k.pause(ctx, sampleSoon) {
+				return ctx.Err()
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		if err := k.sample(ctx, meter); err != nil && ctx.Err() == nil {
 			k.log.Debug("a sample was not taken", "error", err)
 		}
 		next = sampleInterval
 	}
-	return ctx.Err()
 }
 
 func (k *Kubelet) sample(ctx context.Context, meter Meter) error {

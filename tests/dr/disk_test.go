@@ -77,14 +77,14 @@ func fullDisk(t *testing.T, leads bool) {
 	t.Logf("%d writes were answered with an error; the member with the full disk ran on: %t", failed, running)
 
 	p := openPage(t, c, "full-disk.md", "The disk is full")
-	p.names = []string{"/var/lib/holdfast/m3", m.DataDir}
-	p.types(0)
+	p.Names = []string{"/var/lib/holdfast/m3", m.DataDir}
+	p.Types(0)
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
 	m.Kill() // It may be waiting: starting it does no harm.
 	p.starts(m)
-	if out := p.types(0); strings.Count(out, "is healthy") != 3 {
+	if out := p.Types(0); strings.Count(out, "is healthy") != 3 {
 		t.Error("not three healthy members")
 	}
 	check(t, c, stored)

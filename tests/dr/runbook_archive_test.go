@@ -53,18 +53,18 @@ func TestTheRunbookForABadWrite(t *testing.T) {
 	untilArchived(t, c, url, putLast(t, c, stored))
 
 	p := openPage(t, c, "bad-write.md")
-	p.names = []string{archiveOfThePages, url, "2026-11-28T09:00:00Z", good.UTC().Format(time.RFC3339Nano)}
-	p.types(0)
-	if out := p.types(1); strings.Count(out, "- "+prefix) != 70 || !strings.Contains(out, "~ "+prefix+"10") || !strings.Contains(out, "+ "+prefix+"new") {
+	p.Names = []string{archiveOfThePages, url, "2026-11-28T09:00:00Z", good.UTC().Format(time.RFC3339Nano)}
+	p.Types(0)
+	if out := p.Types(1); strings.Count(out, "- "+prefix) != 70 || !strings.Contains(out, "~ "+prefix+"10") || !strings.Contains(out, "+ "+prefix+"new") {
 		t.Error("not the differences that there are")
 	}
-	p.names = append(p.names, "http://127.0.0.1:40123", p.forks())
-	if out := p.types(0); strings.Count(out, prefix) != 100 || strings.Contains(out, "new") {
+	p.Names = append(p.Names, "http://127.0.0.1:40123", p.forks())
+	if out := p.Types(0); strings.Count(out, prefix) != 100 || strings.Contains(out, "new") {
 		t.Error("the fork has other keys than there were")
 	}
-	p.types(0)
-	p.types(0)
-	p.types(0)
+	p.Types(0)
+	p.Types(0)
+	p.Types(0)
 	r, err := cl.Get(t.Context(), client.Get{Range: client.Prefix(prefix)})
 	if err != nil {
 		t.Fatal(err)
@@ -90,9 +90,9 @@ func TestTheRunbookForTheLossOfAll(t *testing.T) {
 	c, url, stored := archived(t)
 	destroyAll(t, c)
 	p := openPage(t, c, "lost-all.md")
-	p.names = []string{archiveOfThePages, url}
+	p.Names = []string{archiveOfThePages, url}
 	for range 4 {
-		p.types(0)
+		p.Types(0)
 	}
 	flags := c.Members[0].Flags
 	for _, m := range c.Members { // What is done to this one is not archived beside the other.
@@ -104,22 +104,22 @@ func TestTheRunbookForTheLossOfAll(t *testing.T) {
 	check(t, c, stored)
 
 	destroyAll(t, c)
-	to := toIndex.FindStringSubmatch(p.types(0))
+	to := toIndex.FindStringSubmatch(p.Types(0))
 	if to == nil {
 		t.Fatal("the first member does not say what the others restore to")
 	}
-	p.names = append(p.names, "index=48211", to[1], "17179866326", to[2])
-	third := *p
-	third.names = append([]string{"--member m2", "--member m3"}, p.names...)
-	third.types(0)
-	p.types(0)
+	p.Names = append(p.Names, "index=48211", to[1], "17179866326", to[2])
+	third := *p.Page
+	third.Names = append([]string{"--member m2", "--member m3"}, p.Names...)
+	third.Types(0)
+	p.Types(0)
 	for _, m := range c.Members {
 		m.Flags = flags
 	}
 	if err := c.StartAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if out := p.types(0); strings.Count(out, "is healthy") != 3 {
+	if out := p.Types(0); strings.Count(out, "is healthy") != 3 {
 		t.Error("not three healthy members")
 	}
 	check(t, c, stored)
@@ -130,21 +130,21 @@ func TestTheRunbookForARestoreElsewhere(t *testing.T) {
 	c, url, stored := archived(t)
 	other := stopped(t, 3)
 	p := openPage(t, c, "restore-elsewhere.md")
-	p.names = []string{archiveOfThePages, url}
+	p.Names = []string{archiveOfThePages, url}
 	for i, m := range other.Members {
 		m.Name = fmt.Sprintf("n%d", i+1)
 		m.DataDir = filepath.Join(other.Dir, m.Name)
 		host := fmt.Sprintf("https://10.0.1.%d", i+1)
-		p.names = append(p.names, host+":2380", m.PeerURL, host+":2379", m.ClientURL, "/var/lib/holdfast/"+m.Name, m.DataDir)
+		p.Names = append(p.Names, host+":2380", m.PeerURL, host+":2379", m.ClientURL, "/var/lib/holdfast/"+m.Name, m.DataDir)
 	}
 	for range 3 {
-		p.types(0)
+		p.Types(0)
 	}
 	if err := other.StartAll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	p.c = other
-	if out := p.types(0); strings.Count(out, "is healthy") != 3 {
+	if out := p.Types(0); strings.Count(out, "is healthy") != 3 {
 		t.Error("not three healthy members")
 	}
 	check(t, other, stored)
@@ -155,10 +155,10 @@ func TestTheRunbookForADrill(t *testing.T) {
 	t.Parallel()
 	c, url, _ := archived(t)
 	p := openPage(t, c, "drill.md")
-	p.names = []string{archiveOfThePages, url}
-	p.types(0)
-	if out := p.types(0); !strings.Contains(out, "last verified") || strings.Contains(out, "missing: ") {
+	p.Names = []string{archiveOfThePages, url}
+	p.Types(0)
+	if out := p.Types(0); !strings.Contains(out, "last verified") || strings.Contains(out, "missing: ") {
 		t.Error("the drill is not in the list")
 	}
-	p.types(0)
+	p.Types(0)
 }

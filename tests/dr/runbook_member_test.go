@@ -25,10 +25,10 @@ func replaceThird(t *testing.T, c *cluster.Cluster) {
 	t.Helper()
 	m := c.Members[2]
 	p := openPage(t, c, "lost-member.md", "Replace it")
-	p.names = []string{"https://10.0.0.4:2380", m.PeerURL, "m4", "m3"}
-	p.types(0)
+	p.Names = []string{"https://10.0.0.4:2380", m.PeerURL, "m4", "m3"}
+	p.Types(0)
 	p.starts(m)
-	p.types(0)
+	p.Types(0)
 }
 
 func TestTheRunbookForADamagedLog(t *testing.T) {
@@ -56,10 +56,10 @@ func TestTheRunbookForADamagedLog(t *testing.T) {
 		t.Fatalf("started with a damaged log, or does not name it: %v", err)
 	}
 	p := openPage(t, c, "damage.md")
-	if out := p.types(1); !strings.Contains(out, filepath.Base(logs[0])) {
+	if out := p.Types(1); !strings.Contains(out, filepath.Base(logs[0])) {
 		t.Error("the file is not named")
 	}
-	p.types(0)
+	p.Types(0)
 	replaceThird(t, c)
 	check(t, c, stored)
 }
@@ -75,20 +75,20 @@ func TestTheRunbookForCorruption(t *testing.T) {
 	defer cl.Close()
 	raiseCorrupt(t, c, cl)
 	p := openPage(t, c, "corruption.md")
-	if out := p.types(0); !strings.Contains(out, "alarm:CORRUPT") {
+	if out := p.Types(0); !strings.Contains(out, "alarm:CORRUPT") {
 		t.Error("the alarm is not shown")
 	}
 	if _, err := cl.Put(t.Context(), client.Put{Key: "no", Value: []byte("no")}); err == nil {
 		t.Error("a write is taken while the cluster is corrupt")
 	}
-	p.types(0)
+	p.Types(0)
 	m := c.Members[2]
 	m.Kill()
 	if err := os.Rename(m.DataDir, m.DataDir+"-aside"); err != nil {
 		t.Fatal(err)
 	}
 	replaceThird(t, c)
-	p.types(0)
+	p.Types(0)
 	putLast(t, c, stored)
 	check(t, c, stored)
 }
@@ -141,22 +141,22 @@ func TestTheRunbookForAQuotaThatIsReached(t *testing.T) {
 			}
 		}
 		p := openPage(t, c, "full-disk.md", "The quota is reached")
-		if out := p.types(0); !strings.Contains(out, "alarm:NOSPACE") {
+		if out := p.Types(0); !strings.Contains(out, "alarm:NOSPACE") {
 			t.Error("the alarm is not shown")
 		}
 	}
 	giveBack := func() {
 		p := openPage(t, c, "full-disk.md", "Give the space back")
-		p.types(0)
-		if out := p.types(0); strings.Contains(out, "NOSPACE") {
+		p.Types(0)
+		if out := p.Types(0); strings.Contains(out, "NOSPACE") {
 			t.Error("the alarm is there still")
 		}
 	}
 	fillUp(func(int) string { return "one" })
-	openPage(t, c, "full-disk.md", "History fills it").types(0)
+	openPage(t, c, "full-disk.md", "History fills it").Types(0)
 	giveBack()
 	fillUp(func(i int) string { return fmt.Sprint("/events/", i) })
-	if out := openPage(t, c, "full-disk.md", "Keys fill it").types(0); !strings.Contains(out, " events") {
+	if out := openPage(t, c, "full-disk.md", "Keys fill it").Types(0); !strings.Contains(out, " events") {
 		t.Error("what the keys are is not shown")
 	}
 	giveBack()
@@ -187,26 +187,26 @@ func TestTheRunbookForCertificatesThatExpired(t *testing.T) {
 		t.Fatalf("a member starts with an expired certificate: %v", err)
 	}
 	p := openPage(t, c, "certificates.md", "Check", "Renew", "The authority expires", "See that it worked")
-	p.names = []string{"/etc/holdfast/certs", certs}
-	if out := p.types(1); strings.Count(out, "(EXPIRED)") != 5 {
+	p.Names = []string{"/etc/holdfast/certs", certs}
+	if out := p.Types(1); strings.Count(out, "(EXPIRED)") != 5 {
 		t.Errorf("not the three files and two ports whose certificates have ended:\n%s", out)
 	}
-	healthy := *p
-	healthy.blocks = p.blocks[len(p.blocks)-1:]
+	healthy := *p.Page
+	healthy.Blocks = p.Blocks[len(p.Blocks)-1:]
 	unhealthy := healthy
-	unhealthy.types(1)
-	p.types(0)
+	unhealthy.Types(1)
+	p.Types(0)
 	if err := errors.Join(m.Start(), m.WaitReady(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	for range 4 { // Renewed, and then each step of another authority.
 		again := healthy
-		until(t, func() error { return again.command(again.blocks[0][2]).Run() })
-		if len(p.blocks) > 1 {
-			p.types(0)
+		until(t, func() error { return again.Command(again.Blocks[0].Text).Run() })
+		if len(p.Blocks) > 1 {
+			p.Types(0)
 		}
 	}
-	p.types(0)
+	p.Types(0)
 	fill(t, c, "load")
 }
 

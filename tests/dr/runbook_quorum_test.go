@@ -20,12 +20,12 @@ func TestTheRunbookForALostQuorumOnOneHost(t *testing.T) {
 	stored := fill(t, c, "load")
 	loseDisks(t, c, c.Members[1:])
 	p := openPage(t, c, "lost-quorum.md", "Is it lost?", "One host has all that is left", "Afterwards")
-	p.types(1)
-	p.names = []string{planOfThePage, planToAccept(t, p.types(1)), "/mnt/old-disk/m2", lostDisk(c.Members[1])}
-	p.types(0)
+	p.Types(1)
+	p.Names = []string{planOfThePage, planToAccept(t, p.Types(1)), "/mnt/old-disk/m2", lostDisk(c.Members[1])}
+	p.Types(0)
 	serveAlone(t, c.Members[0])
 	for range 3 {
-		p.types(0)
+		p.Types(0)
 	}
 	hasAll(t, c, c.Members[0], stored)
 }
@@ -36,17 +36,17 @@ func TestTheRunbookForALostQuorumOnSeveralHosts(t *testing.T) {
 	stored := fill(t, c, "load")
 	loseDisks(t, c, c.Members[2:])
 	p := openPage(t, c, "lost-quorum.md", "The survivors are on several hosts")
-	other := *p // "m2 likewise".
-	p.types(0)
-	other.names = []string{"m1.json", "m2.json", "/var/lib/holdfast/m1", c.Members[1].DataDir}
-	other.types(0)
-	plan := p.types(0)
+	other := *p.Page // "m2 likewise".
+	p.Types(0)
+	other.Names = []string{"m1.json", "m2.json", "/var/lib/holdfast/m1", c.Members[1].DataDir}
+	other.Types(0)
+	plan := p.Types(0)
 	source := c.Members[0]
 	if strings.Contains(plan, "Source: member m2 ") {
 		source = c.Members[1]
 	}
-	p.names = []string{planOfThePage, planToAccept(t, plan)}
-	p.types(0)
+	p.Names = []string{planOfThePage, planToAccept(t, plan)}
+	p.Types(0)
 	serveAlone(t, source)
 	hasAll(t, c, source, stored)
 }

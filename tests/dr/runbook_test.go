@@ -43,15 +43,15 @@ func TestTheRunbookForALostMember(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := openPage(t, c, "lost-member.md")
-	if out := p.types(1); !strings.Contains(out, lost.ClientURL) {
+	if out := p.Types(1); !strings.Contains(out, lost.ClientURL) {
 		t.Error("the lost member is not named")
 	}
 	added := joins(t, c)
-	p.types(0)
+	p.Types(0)
 	c.Members = without(c, lost)
 	p.starts(added)
-	p.types(0)
-	if out := p.types(0); strings.Count(out, "is healthy") != 3 {
+	p.Types(0)
+	if out := p.Types(0); strings.Count(out, "is healthy") != 3 {
 		t.Error("not three healthy members")
 	}
 	check(t, c, stored)
@@ -60,9 +60,9 @@ func TestTheRunbookForALostMember(t *testing.T) {
 	c.Members = append(c.Members, lost) // Names go on from the longest list.
 	moved := joins(t, c)
 	c.Members = without(c, lost)
-	p.types(0)
+	p.Types(0)
 	p.starts(moved)
-	if out := p.types(0); strings.Count(out, "is healthy") != 3 {
+	if out := p.Types(0); strings.Count(out, "is healthy") != 3 {
 		t.Error("not three healthy members")
 	}
 	c.Members = without(c, old)

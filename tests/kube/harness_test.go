@@ -58,7 +58,7 @@ func programs(t *testing.T) string {
 		if built.dir, built.err = os.MkdirTemp("", "holdfast-kube-"); built.err != nil {
 			return
 		}
-		cmd := exec.Command("go", "build", "-o", built.dir+string(filepath.Separator), "./cmd/controlplane", "./cmd/kubelet")
+		cmd := exec.Command("go", "build", "-o", built.dir+string(filepath.Separator), "./cmd/controlplane", "./cmd/kubelet", "./cmd/holdfastctl")
 		cmd.Dir = filepath.Join("..", "..")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("build: %w\n%s", err, out)
@@ -76,6 +76,7 @@ type process struct {
 	name string
 	args []string
 	env  []string
+	dir  string // Where it runs. Empty: where the test does.
 	says string // What it says once it is ready.
 
 	cmd   *exec.Cmd
@@ -121,7 +122,7 @@ func (p *process) start() {
 	p.out, p.ended = &output{w: log, says: p.says, ready: make(chan struct{})}, make(chan struct{})
 	p.cmd = exec.Command(filepath.Join(programs(p.t), p.name), p.args[1:]...)
 	p.cmd.Env = append(os.Environ(), p.env...)
-	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = p.dir, p.out, p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // Nothing is left behind.
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
@@ -200,6 +201,9 @@ type world struct {
 	store *client.Client
 }
 
+// answerBytesMax is for lists of some ten thousand pods.
+const answerBytesMax = 256 << 20
+
 // look connects to the API and to the store, each with certificates of a folder.
 func look(t *testing.T, certs string, apis, stores []string) *world {
 	t.Helper()
@@ -207,7 +211,7 @@ func look(t *testing.T, certs string, apis, stores []string) *world {
 	conn, err := grpc.NewClient("passthrough:///"+apis[0],
 		grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(t, certs, "admin"))),
 		grpc.WithContextDialer(anyOf(apis)),
-		grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(answerBytesMax)))
 	if err != nil {
 		t.Fatal(err)
 	}

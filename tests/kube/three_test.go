@@ -44,7 +44,7 @@ func startThree(t *testing.T, nodes ...int) *three {
 		p := &process{t: t, name: "controlplane", says: "ready to serve the API", args: []string{
 			filepath.Join(dir, name), "--name=" + name, "--data-dir=" + filepath.Join(dir, name), "--certs-dir=" + certs,
 			"--listen-client-urls=" + stores[i], "--listen-peer-urls=https://" + ports[3*i+1], "--initial-cluster=" + strings.Join(initial, ","),
-			"--listen-api=" + apis[i], "--auto-compaction-retention=0",
+			"--listen-api=" + apis[i], "--auto-compaction-retention=0", "--pod-range=10.128.0.0/9",
 		}}
 		p.start()
 		t.Cleanup(p.kill)
@@ -70,7 +70,7 @@ func startThree(t *testing.T, nodes ...int) *three {
 		p.awaitReady()
 		c.fleets = append(c.fleets, p)
 	}
-	c.eventually(30*time.Second, "all nodes are ready", func(ctx context.Context) error { return c.nodesReady(ctx, total) })
+	c.eventually(60*time.Second, "all nodes are ready", func(ctx context.Context) error { return c.nodesReady(ctx, total) })
 	return c
 }
 
@@ -84,13 +84,26 @@ func makeCertificates(t *testing.T, dir string, fleets int) {
 	if _, err := s.Set(ca, pki.SetRequest{Hosts: []string{"127.0.0.1"}}); err != nil {
 		t.Fatal(err)
 	}
+	makeFleets(t, dir, fleets)
+}
+
+// makeFleets makes the certificates of fleets, and returns their names.
+func makeFleets(t *testing.T, dir string, fleets int) (names []string) {
+	t.Helper()
+	s := pki.Store{FS: vfs.OS(), Clock: clock.Real(), Dir: dir}
+	ca, err := s.Authority()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i := range fleets {
 		name := fmt.Sprintf("fleet%d", i+1)
+		names = append(names, name)
 		_, err := s.Issue(ca, name, pki.Request{Profile: pki.Client, CommonName: auth.FleetPrefix + name, Organizations: []string{auth.FleetGroup}})
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
+	return names
 }
 
 // leads is the control plane that leads a part.

@@ -9,7 +9,7 @@
 //	sim.holdfast.dev/exit-code: "1"        with this code (0); without exit-after it ends at once
 //	sim.holdfast.dev/fail: ErrImagePull    it cannot be started, for this reason
 //	sim.holdfast.dev/stop: 5s              how long it takes to end when asked to (at once)
-//	sim.holdfast.dev/cpu: 120m             what it uses
+//	sim.holdfast.dev/cpu: 120m             what it uses; otherwise what it requests
 //	sim.holdfast.dev/memory: 64Mi
 //
 // They hold for all containers but init containers. With the name of a container

@@ -261,11 +261,31 @@ func (r *Runtime) Usage(o *corev1.Pod) map[string]*kubepb.Use {
 	for name, c := range p.containers {
 		if c.state.Phase == kubelet.Running {
 			from := reader{pod: o, container: name}
-			cpu, memory := from.quantity("cpu", resource.MustParse("1m")), from.quantity("memory", resource.MustParse("1Mi"))
+			cpu, memory := wanted(o, name)
+			cpu, memory = from.quantity("cpu", cpu), from.quantity("memory", memory)
 			use[name] = &kubepb.Use{CpuMillis: cpu.MilliValue(), MemoryBytes: memory.Value()}
 		}
 	}
 	return use
+}
+
+// wanted is what a container requests, and next to nothing of what it does not.
+func wanted(o *corev1.Pod, name string) (cpu, memory resource.Quantity) {
+	cpu, memory = resource.MustParse("1m"), resource.MustParse("1Mi")
+	for _, list := range [][]corev1.Container{o.Spec.InitContainers, o.Spec.Containers} {
+		for i := range list {
+			if list[i].Name != name {
+				continue
+			}
+			if q, ok := list[i].Resources.Requests[corev1.ResourceCPU]; ok {
+				cpu = q
+			}
+			if q, ok := list[i].Resources.Requests[corev1.ResourceMemory]; ok {
+				memory = q
+			}
+		}
+	}
+	return cpu, memory
 }
 
 // Close ends all timers. Nothing more becomes of any pod.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -84,6 +85,32 @@ func (r *watched) until(t *testing.T, pod *corev1.Pod, so func(kubelet.PodState)
 		case <-time.After(10 * time.Second):
 			t.Fatalf("it is %+v", r.Status(pod))
 		}
+	}
+}
+
+func TestAContainerUsesWhatItSaysOrElseWhatItRequests(t *testing.T) {
+	requests := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("200m"), corev1.ResourceMemory: resource.MustParse("64Mi")}
+	for _, c := range []struct {
+		name        string
+		annotations map[string]string
+		requests    corev1.ResourceList
+		milli, mebi int64
+	}{
+		{"says", map[string]string{"cpu": "120m", "memory": "8Mi"}, requests, 120, 8},
+		{"requests", nil, requests, 200, 64},
+		{"says one", map[string]string{"cpu": "120m"}, requests, 120, 64},
+		{"neither", nil, nil, 1, 1},
+		{"nonsense", map[string]string{"cpu": "much"}, requests, 200, 64},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_, r, pod := pair(t, c.annotations)
+			pod.Spec.Containers[0].Resources.Requests = c.requests
+			r.Start(pod, "c")
+			use := r.Usage(pod)["c"]
+			if use.GetCpuMillis() != c.milli || use.GetMemoryBytes() != c.mebi<<20 {
+				t.Errorf("uses %v, want %dm and %dMi", use, c.milli, c.mebi)
+			}
+		})
 	}
 }
 
