@@ -19,12 +19,12 @@ const (
 	ProxyGroup  = "system:node-proxier"
 	AdminsGroup = "system:masters" // May do everything, whatever the rules say.
 
-	nodePrefix = "system:node:"
+	NodePrefix = "system:node:" // Of the common name of a node.
 )
 
 // NodeSubject is the subject of a node's certificates.
 func NodeSubject(node string) pkix.Name {
-	return pkix.Name{CommonName: nodePrefix + node, Organization: []string{NodesGroup}}
+	return pkix.Name{CommonName: NodePrefix + node, Organization: []string{NodesGroup}}
 }
 
 // UserSubject is the subject of a person or program, and of its groups.
@@ -35,7 +35,7 @@ func UserSubject(user string, groups ...string) pkix.Name {
 // NodeOf tells which node a subject names. Both parts must be there: a user
 // called like a node is none.
 func NodeOf(subject pkix.Name) (node string, ok bool) {
-	node, ok = strings.CutPrefix(subject.CommonName, nodePrefix)
+	node, ok = strings.CutPrefix(subject.CommonName, NodePrefix)
 	return node, ok && slices.Contains(subject.Organization, NodesGroup) && CheckNodeName(node) == nil
 }
 

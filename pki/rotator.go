@@ -110,14 +110,6 @@ func (r *Rotator) file(suffix string) string {
 // Certificate is the present one, nil before the first.
 func (r *Rotator) Certificate() *tls.Certificate { return r.pair.Load() }
 
-// Roots are the authorities that came with it, in PEM.
-func (r *Rotator) Roots() []byte {
-	if roots := r.roots.Load(); roots != nil {
-		return bytes.Clone(*roots)
-	}
-	return nil
-}
-
 // Trust tells which authorities the cluster trusts now. Where they are others than
 // came with the certificate a rotation is under way, and it is renewed at once.
 func (r *Rotator) Trust(roots []byte) {

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +18,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/kube/auth"
 	kubecontext "github.com/holdfast-db/holdfast/kube/context"
+	"github.com/holdfast-db/holdfast/kube/kubelet"
 	"github.com/holdfast-db/holdfast/kube/runtime/sim"
 	"github.com/holdfast-db/holdfast/pki"
 	"github.com/holdfast-db/holdfast/server"
@@ -96,7 +95,7 @@ func (d *dev) run(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	instance, err := d.instance()
+	instance, err := kubelet.InstanceOf(vfs.OS(), d.dir)
 	if err != nil {
 		return err
 	}
@@ -166,22 +165,6 @@ func (d *dev) certificates() error {
 		}
 	}
 	return nil
-}
-
-// instance tells the nodes of this folder from others of their names.
-func (d *dev) instance() (string, error) {
-	path := filepath.Join(d.dir, "instance")
-	is, err := vfs.ReadFile(vfs.OS(), path)
-	if err == nil {
-		return string(is), nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	b := make([]byte, 8)
-	rand.Read(b) // Never fails: it ends the process instead.
-	made := hex.EncodeToString(b)
-	return made, vfs.ReplaceFile(vfs.OS(), path, []byte(made))
 }
 
 // writeContext tells holdfastctl where the cluster is. Certificates are in the file, not

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/holdfast-db/holdfast/client"
+	"github.com/holdfast-db/holdfast/cmd/holdfastctl/hint"
 )
 
 // Exit codes, as etcdctl's.
@@ -73,7 +74,7 @@ func (c *ctl) explain(err error, endpoints ...string) string {
 }
 
 // hints are by what gRPC says of a connection that could not be made.
-var hints = []struct{ sign, mend string }{
+var hints = hint.Hints{
 	{"certificate required", "the member wants a client certificate: give --cert and --key"},
 	{"bad certificate", "the member does not accept this client certificate: is it of the CA that the member trusts?"},
 	{"unknown authority", "give --cacert, the CA of the members' certificates"},
@@ -82,21 +83,11 @@ var hints = []struct{ sign, mend string }{
 	{"error reading server preface", "the member may want TLS: use https:// and --cacert"},
 }
 
-// unanswered is an error about time that has run out. gRPC wraps the cause into
-// several layers of words.
+// unanswered is an error about time that has run out.
 func (c *ctl) unanswered(text string, endpoints []string) string {
-	mend := fmt.Sprintf("no answer from %s within %v: check --endpoints, or give it more --command-timeout",
-		strings.Join(endpoints, ","), c.globals.commandTimeout)
-	for _, h := range hints {
-		if strings.Contains(text, h.sign) {
-			mend = h.mend
-			break
-		}
-	}
-	if at := strings.LastIndex(text, "desc = "); at >= 0 {
-		text = strings.Trim(text[at+len("desc = "):], `"`)
-	}
-	text = strings.TrimPrefix(text, "transport: Error while dialing: ")
+	mend := hints.Mend(text, fmt.Sprintf("no answer from %s within %v: check --endpoints, or give it more --command-timeout",
+		strings.Join(endpoints, ","), c.globals.commandTimeout))
+	text = hint.Cause(text)
 	if timeout := context.DeadlineExceeded.Error(); !strings.Contains(text, timeout) {
 		text = timeout + ": " + text
 	}

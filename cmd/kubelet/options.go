@@ -2,15 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -20,6 +15,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/logs"
 	"github.com/holdfast-db/holdfast/internal/vfs"
+	"github.com/holdfast-db/holdfast/kube/kubelet"
 	"github.com/holdfast-db/holdfast/kube/runtime/sim"
 )
 
@@ -83,7 +79,7 @@ func (o *options) run(ctx context.Context, stderr io.Writer) error {
 	if err := vfs.MakeFolder(vfs.OS(), o.dir); err != nil {
 		return err
 	}
-	if o.instance, err = instanceOf(o.dir); err != nil {
+	if o.instance, err = kubelet.InstanceOf(vfs.OS(), o.dir); err != nil {
 		return err
 	}
 	if o.cert != "" {
@@ -133,20 +129,4 @@ func (o *options) check() error {
 		o.node = strings.ToLower(host)
 	}
 	return nil
-}
-
-// instanceOf a folder tells its kubelet from others of the same name.
-func instanceOf(dir string) (string, error) {
-	path := filepath.Join(dir, "instance")
-	is, err := vfs.ReadFile(vfs.OS(), path)
-	if err == nil {
-		return string(is), nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return "", err
-	}
-	b := make([]byte, 8)
-	rand.Read(b) // Never fails: it ends the process instead.
-	made := hex.EncodeToString(b)
-	return made, vfs.ReplaceFile(vfs.OS(), path, []byte(made))
 }

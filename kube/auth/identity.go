@@ -10,16 +10,18 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+
+	"github.com/holdfast-db/holdfast/pki"
 )
 
 // Names of the parts of a cluster, and of groups.
 const (
-	SchedulerUser   = "system:scheduler"
-	ControllersUser = "system:controllers"
-	APIServerUser   = "system:apiserver" // Of another server, which passes on what it has authorized.
+	SchedulerUser   = pki.SchedulerUser
+	ControllersUser = pki.ControllersUser
+	APIServerUser   = pki.APIServerUser // Of another server, which passes on what it has authorized.
 
-	NodesGroup   = "system:nodes"
-	MastersGroup = "system:masters" // As admin.
+	NodesGroup   = pki.NodesGroup
+	MastersGroup = pki.AdminsGroup // As admin.
 	AdminGroup   = "admin"
 	EditGroup    = "edit" // "edit:NAMESPACE": there only.
 	ViewGroup    = "view"
@@ -31,8 +33,6 @@ const (
 
 	// NodeHeader is where a fleet says so, in the metadata of a call.
 	NodeHeader = "holdfast-node"
-
-	nodePrefix = "system:node:"
 )
 
 // ErrNoIdentity is that of a caller without a client certificate.
@@ -46,7 +46,7 @@ type Identity struct {
 
 // Node is the identity of a node.
 func Node(name string) Identity {
-	return Identity{Name: nodePrefix + name, Groups: []string{NodesGroup}}
+	return Identity{Name: pki.NodePrefix + name, Groups: []string{NodesGroup}}
 }
 
 // Scheduler and Controllers are those of the parts of the control plane, Admin that
@@ -58,7 +58,7 @@ func Admin(name string) Identity { return Identity{Name: name, Groups: []string{
 // NodeName is the node that an identity is of. Both the name and the group must say
 // so: a user called like a node is none.
 func (i Identity) NodeName() (string, bool) {
-	name, ok := strings.CutPrefix(i.Name, nodePrefix)
+	name, ok := strings.CutPrefix(i.Name, pki.NodePrefix)
 	return name, ok && name != "" && slices.Contains(i.Groups, NodesGroup)
 }
 

@@ -9,21 +9,16 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/holdfast-db/holdfast/kube/auth"
 	"github.com/holdfast-db/holdfast/kube/authority"
 	"github.com/holdfast-db/holdfast/kube/objects"
 	"github.com/holdfast-db/holdfast/pki"
-)
-
-const (
-	nodeUser   = "system:node:"
-	nodesGroup = "system:nodes"
 )
 
 // requests approves what a node asks for itself, and has it signed.
@@ -127,7 +122,8 @@ func verdict(r *certificatesv1.CertificateSigningRequest) (approved, final bool)
 
 // approvable is nil for what needs no person: a node that asks for its own name.
 func approvable(r *certificatesv1.CertificateSigningRequest) error {
-	if !slices.Contains(r.Spec.Groups, nodesGroup) || !strings.HasPrefix(r.Spec.Username, nodeUser) {
+	node, ok := auth.Identity{Name: r.Spec.Username, Groups: r.Spec.Groups}.NodeName()
+	if !ok {
 		return fmt.Errorf("%q is no node", r.Spec.Username)
 	}
 	block, _ := pem.Decode(r.Spec.Request)
@@ -141,10 +137,9 @@ func approvable(r *certificatesv1.CertificateSigningRequest) error {
 	if err := csr.CheckSignature(); err != nil {
 		return fmt.Errorf("the request's signature: %w", err)
 	}
-	if csr.Subject.CommonName != r.Spec.Username || !slices.Equal(csr.Subject.Organization, []string{nodesGroup}) {
+	if csr.Subject.CommonName != r.Spec.Username || !slices.Equal(csr.Subject.Organization, []string{auth.NodesGroup}) {
 		return fmt.Errorf("it asks for %q of %q, not for itself", csr.Subject.CommonName, csr.Subject.Organization)
 	}
-	node := strings.TrimPrefix(r.Spec.Username, nodeUser)
 	switch r.Spec.SignerName {
 	case certificatesv1.KubeAPIServerClientKubeletSignerName:
 		if len(csr.DNSNames)+len(csr.IPAddresses)+len(csr.EmailAddresses)+len(csr.URIs) > 0 {

@@ -116,13 +116,18 @@ func encode(k *api.Kind, o api.Object) (*kubepb.Object, error) {
 
 // Get reads one object as it is now.
 func Get[T api.Object](ctx context.Context, c *Client, namespace, name string) (T, error) {
-	var none T
 	k, err := kindOf[T]()
 	if err != nil {
+		var none T
 		return none, err
 	}
+	return get[T](ctx, c, k, namespace, name)
+}
+
+func get[T api.Object](ctx context.Context, c *Client, k *api.Kind, namespace, name string) (T, error) {
 	m, err := c.rpc.Get(ctx, &kubepb.GetRequest{Object: refOf(k, namespace, name)})
 	if err != nil {
+		var none T
 		return none, fromWire(err)
 	}
 	return decode[T](k, m)
@@ -134,6 +139,10 @@ func List[T api.Object](ctx context.Context, c *Client, o ListOptions) ([]T, int
 	if err != nil {
 		return nil, 0, err
 	}
+	return list[T](ctx, c, k, o)
+}
+
+func list[T api.Object](ctx context.Context, c *Client, k *api.Kind, o ListOptions) ([]T, int64, error) {
 	request := &kubepb.ListRequest{
 		Kind: k.Name, Namespace: o.Namespace, LabelSelector: o.Labels, FieldSelector: o.Fields, ResourceVersion: o.ResourceVersion, Limit: o.Limit,
 	}
@@ -161,25 +170,29 @@ func List[T api.Object](ctx context.Context, c *Client, o ListOptions) ([]T, int
 func written[T api.Object](k *api.Kind, answer *kubepb.WriteResponse, err error) (T, error) {
 	var none T
 	if err != nil {
-		return none, fromWire(err)
+		return none, err
 	}
 	return decode[T](k, answer.GetObject())
 }
 
 // Create makes an object, and returns it with what the server filled in.
 func Create[T api.Object](ctx context.Context, c *Client, object T, options ...Option) (T, error) {
-	var none T
 	k, err := kindOf[T]()
 	if err != nil {
+		var none T
 		return none, err
 	}
+	answer, err := c.create(ctx, k, object, options)
+	return written[T](k, answer, err)
+}
+
+func (c *Client) create(ctx context.Context, k *api.Kind, object api.Object, options []Option) (*kubepb.WriteResponse, error) {
 	m, err := encode(k, object)
 	if err != nil {
-		return none, err
+		return nil, err
 	}
 	o := combine(options)
-	answer, err := c.rpc.Create(ctx, &kubepb.CreateRequest{Object: m, DryRun: o.DryRun, Manager: c.manager, Preconditions: o.preconditions()})
-	return written[T](k, answer, err)
+	return answer(c.rpc.Create(ctx, &kubepb.CreateRequest{Object: m, DryRun: o.DryRun, Manager: c.manager, Preconditions: o.preconditions()}))
 }
 
 // Update replaces an object. The resource version that it carries must be the
@@ -196,18 +209,22 @@ func UpdateStatus[T api.Object](ctx context.Context, c *Client, object T, option
 type updateCall func(context.Context, *kubepb.UpdateRequest, ...grpc.CallOption) (*kubepb.WriteResponse, error)
 
 func update[T api.Object](ctx context.Context, c *Client, call updateCall, object T, options []Option) (T, error) {
-	var none T
 	k, err := kindOf[T]()
 	if err != nil {
+		var none T
 		return none, err
 	}
+	answer, err := c.update(ctx, call, k, object, options)
+	return written[T](k, answer, err)
+}
+
+func (c *Client) update(ctx context.Context, call updateCall, k *api.Kind, object api.Object, options []Option) (*kubepb.WriteResponse, error) {
 	m, err := encode(k, object)
 	if err != nil {
-		return none, err
+		return nil, err
 	}
 	o := combine(options)
-	answer, err := call(ctx, &kubepb.UpdateRequest{Object: m, DryRun: o.DryRun, Manager: c.manager, Preconditions: o.preconditions()})
-	return written[T](k, answer, err)
+	return answer(call(ctx, &kubepb.UpdateRequest{Object: m, DryRun: o.DryRun, Manager: c.manager, Preconditions: o.preconditions()}))
 }
 
 // Patch changes parts of an object.
@@ -227,24 +244,33 @@ func PatchStatus[T api.Object](
 }
 
 func patchPart[T api.Object](ctx context.Context, c *Client, r *kubepb.PatchRequest, options []Option) (T, error) {
-	var none T
 	k, err := kindOf[T]()
 	if err != nil {
+		var none T
 		return none, err
 	}
+	answer, err := c.patch(ctx, k, r, options)
+	return written[T](k, answer, err)
+}
+
+// patch makes the request of a kind.
+func (c *Client) patch(ctx context.Context, k *api.Kind, r *kubepb.PatchRequest, options []Option) (*kubepb.WriteResponse, error) {
 	o := combine(options)
 	r.Object.Kind, r.DryRun, r.Manager, r.Preconditions = k.Name, o.DryRun, c.manager, o.preconditions()
-	answer, err := c.rpc.Patch(ctx, r)
-	return written[T](k, answer, err)
+	return answer(c.rpc.Patch(ctx, r))
 }
 
 // Delete deletes an object, or begins to: pods end gracefully, and whoever put a
 // finalizer has his say first.
 func Delete[T api.Object](ctx context.Context, c *Client, namespace, name string, options ...Option) error {
 	k, err := kindOf[T]()
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = c.delete(ctx, k, namespace, name, options)
 	}
+	return err
+}
+
+func (c *Client) delete(ctx context.Context, k *api.Kind, namespace, name string, options []Option) (*kubepb.WriteResponse, error) {
 	o := combine(options)
 	r := &kubepb.DeleteRequest{
 		Object: refOf(k, namespace, name), Propagation: o.Propagation, DryRun: o.DryRun, Preconditions: o.preconditions(),
@@ -252,8 +278,7 @@ func Delete[T api.Object](ctx context.Context, c *Client, namespace, name string
 	if o.Grace != nil {
 		r.GraceSet, r.GraceSeconds = true, *o.Grace
 	}
-	_, err = c.rpc.Delete(ctx, r)
-	return fromWire(err)
+	return answer(c.rpc.Delete(ctx, r))
 }
 
 // Bind gives a pod its node.

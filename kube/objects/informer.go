@@ -3,7 +3,6 @@ package objects
 import (
 	"context"
 	"errors"
-	"io"
 	"slices"
 	"sync"
 	"time"
@@ -109,37 +108,19 @@ func (i *Informer[T]) Run(ctx context.Context) error {
 // follow lives as long as one stream does. A watch that begins with all objects
 // tells which were deleted meanwhile by what it does not tell before SYNCED.
 func (i *Informer[T]) follow(ctx context.Context, k *api.Kind) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := i.client.rpc.Watch(ctx, &kubepb.WatchRequest{
-		Kind: k.Name, Namespace: i.options.Namespace, LabelSelector: i.options.Labels, FieldSelector: i.options.Fields,
-		ResourceVersion: i.resume, Bookmarks: true,
-	})
-	if err != nil {
-		return fromWire(err)
-	}
 	var listed map[objectKey]struct{} // Nil: nothing is being listed.
 	if i.resume == 0 {
 		listed = map[objectKey]struct{}{}
 	}
-	for {
-		m, err := stream.Recv()
-		if err == io.EOF {
-			return io.ErrUnexpectedEOF
+	o := i.options
+	o.ResourceVersion = i.resume
+	return i.client.watch(ctx, k, o, func(e *kubepb.WatchEvent) error {
+		if e.Type == kubepb.WatchEvent_SYNCED {
+			i.forget(listed)
+			listed = nil
 		}
-		if err != nil {
-			return fromWire(err)
-		}
-		for _, e := range m.Events {
-			if e.Type == kubepb.WatchEvent_SYNCED {
-				i.forget(listed)
-				listed = nil
-			}
-			if err := i.take(k, e, listed); err != nil {
-				return err
-			}
-		}
-	}
+		return i.take(k, e, listed)
+	})
 }
 
 // take handles one event.

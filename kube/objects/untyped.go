@@ -13,36 +13,12 @@ import (
 
 // Get reads one object of a kind.
 func (c *Client) Get(ctx context.Context, k *api.Kind, namespace, name string) (api.Object, error) {
-	m, err := c.rpc.Get(ctx, &kubepb.GetRequest{Object: refOf(k, namespace, name)})
-	if err != nil {
-		return nil, fromWire(err)
-	}
-	return api.Decode(k, m.GetRaw(), m.GetResourceVersion())
+	return get[api.Object](ctx, c, k, namespace, name)
 }
 
 // List reads objects of a kind, all as of the revision that it returns.
 func (c *Client) List(ctx context.Context, k *api.Kind, o ListOptions) ([]api.Object, int64, error) {
-	request := &kubepb.ListRequest{
-		Kind: k.Name, Namespace: o.Namespace, LabelSelector: o.Labels, FieldSelector: o.Fields, ResourceVersion: o.ResourceVersion, Limit: o.Limit,
-	}
-	var all []api.Object
-	for {
-		answer, err := c.rpc.List(ctx, request)
-		if err != nil {
-			return nil, 0, fromWire(err)
-		}
-		for _, m := range answer.Items {
-			item, err := api.Decode(k, m.GetRaw(), m.GetResourceVersion())
-			if err != nil {
-				return nil, 0, err
-			}
-			all = append(all, item)
-		}
-		if answer.Continue == "" {
-			return all, answer.ResourceVersion, nil
-		}
-		request.Continue = answer.Continue
-	}
+	return list[api.Object](ctx, c, k, o)
 }
 
 // Watch calls f for each change of objects of a kind after a revision, until ctx
@@ -50,6 +26,20 @@ func (c *Client) List(ctx context.Context, k *api.Kind, o ListOptions) ([]api.Ob
 // watched on from the revision of the last event, ErrExpired must be listed anew.
 // An event without an object tells only how far the watch is.
 func (c *Client) Watch(ctx context.Context, k *api.Kind, o ListOptions, f func(t kubepb.WatchEvent_Type, revision int64, o api.Object) error) error {
+	return c.watch(ctx, k, o, func(e *kubepb.WatchEvent) error {
+		var object api.Object
+		if e.Type != kubepb.WatchEvent_BOOKMARK && e.Type != kubepb.WatchEvent_SYNCED {
+			var err error
+			if object, err = decode[api.Object](k, e.Object); err != nil {
+				return err
+			}
+		}
+		return f(e.Type, e.Object.GetResourceVersion(), object)
+	})
+}
+
+// watch is Watch with events as they come.
+func (c *Client) watch(ctx context.Context, k *api.Kind, o ListOptions, f func(*kubepb.WatchEvent) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := c.rpc.Watch(ctx, &kubepb.WatchRequest{
@@ -67,13 +57,7 @@ func (c *Client) Watch(ctx context.Context, k *api.Kind, o ListOptions, f func(t
 			return fromWire(err)
 		}
 		for _, e := range m.Events {
-			var object api.Object
-			if e.Type != kubepb.WatchEvent_BOOKMARK && e.Type != kubepb.WatchEvent_SYNCED {
-				if object, err = api.Decode(k, e.Object.GetRaw(), e.Object.GetResourceVersion()); err != nil {
-					return err
-				}
-			}
-			if err := f(e.Type, e.Object.GetResourceVersion(), object); err != nil {
+			if err := f(e); err != nil {
 				return err
 			}
 		}
@@ -81,34 +65,21 @@ func (c *Client) Watch(ctx context.Context, k *api.Kind, o ListOptions, f func(t
 }
 
 func writtenOf(k *api.Kind, answer *kubepb.WriteResponse, err error) (api.Object, []string, error) {
-	if err != nil {
-		return nil, nil, fromWire(err)
-	}
-	o, err := api.Decode(k, answer.GetObject().GetRaw(), answer.GetObject().GetResourceVersion())
+	o, err := written[api.Object](k, answer, err)
 	return o, answer.GetWarnings(), err
 }
 
 // Create makes an object.
 func (c *Client) Create(ctx context.Context, object api.Object, options ...Option) (api.Object, []string, error) {
 	k := api.KindOf(object)
-	m, err := encode(k, object)
-	if err != nil {
-		return nil, nil, err
-	}
-	o := combine(options)
-	answer, err := c.rpc.Create(ctx, &kubepb.CreateRequest{Object: m, DryRun: o.DryRun, Manager: c.manager, Preconditions: o.preconditions()})
+	answer, err := c.create(ctx, k, object, options)
 	return writtenOf(k, answer, err)
 }
 
 // Update replaces an object, of the resource version that it carries.
 func (c *Client) Update(ctx context.Context, object api.Object, options ...Option) (api.Object, []string, error) {
 	k := api.KindOf(object)
-	m, err := encode(k, object)
-	if err != nil {
-		return nil, nil, err
-	}
-	o := combine(options)
-	answer, err := c.rpc.Update(ctx, &kubepb.UpdateRequest{Object: m, DryRun: o.DryRun, Manager: c.manager, Preconditions: o.preconditions()})
+	answer, err := c.update(ctx, c.rpc.Update, k, object, options)
 	return writtenOf(k, answer, err)
 }
 
@@ -116,23 +87,13 @@ func (c *Client) Update(ctx context.Context, object api.Object, options ...Optio
 func (c *Client) Patch(
 	ctx context.Context, k *api.Kind, namespace, name string, how kubepb.PatchRequest_Type, patch []byte, options ...Option,
 ) (api.Object, []string, error) {
-	o := combine(options)
-	answer, err := c.rpc.Patch(ctx, &kubepb.PatchRequest{
-		Object: refOf(k, namespace, name), Type: how, Patch: patch, DryRun: o.DryRun, Manager: c.manager, Preconditions: o.preconditions(),
-	})
+	answer, err := c.patch(ctx, k, &kubepb.PatchRequest{Object: refOf(k, namespace, name), Type: how, Patch: patch}, options)
 	return writtenOf(k, answer, err)
 }
 
 // Delete deletes an object, or begins to, and returns it as it was last.
 func (c *Client) Delete(ctx context.Context, k *api.Kind, namespace, name string, options ...Option) (api.Object, error) {
-	o := combine(options)
-	r := &kubepb.DeleteRequest{
-		Object: refOf(k, namespace, name), Propagation: o.Propagation, DryRun: o.DryRun, Preconditions: o.preconditions(),
-	}
-	if o.Grace != nil {
-		r.GraceSet, r.GraceSeconds = true, *o.Grace
-	}
-	answer, err := c.rpc.Delete(ctx, r)
+	answer, err := c.delete(ctx, k, namespace, name, options)
 	object, _, err := writtenOf(k, answer, err)
 	return object, err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/holdfast-db/holdfast/tests/bench/load"
@@ -151,34 +152,54 @@ func compacting(each int) func(context.Context, *trial) ([]figure, error) {
 		if err != nil {
 			return nil, err
 		}
-		p := &load.Puts{Prefix: "put/", KeyBytes: putKeyBytes, ValueBytes: putValueBytes, Keys: putKeys / fillClients}
-		p.Prepare(fillClients, t.seed)
-		run, err := t.begin(fillClients, p)
+		d, err := t.disturb(ctx, func() (func() error, error) {
+			return func() error { return nil }, t.compact(head, false)
+		})
 		if err != nil {
 			return nil, err
 		}
-		time.Sleep(warmUp)
-		before, err := t.window(ctx, run, load.For(t.bench.window))
-		if err != nil {
-			return nil, err
-		}
-		if err := t.compact(head, false); err != nil {
-			return nil, err
-		}
-		during, err := t.window(ctx, run, load.For(t.bench.window))
-		if err != nil {
-			return nil, err
-		}
-		return []figure{
-			{"before", "1/s", before.PerSecond()},
-			{"during", "1/s", during.PerSecond()},
-			{"kept", "%", 100 * during.PerSecond() / before.PerSecond()},
-			{"p99 before", "ms", millis(before.P99)},
-			{"p99 during", "ms", millis(during.P99)},
-			{"server CPU before", "µs/put", float64(before.cpu.Microseconds()) / float64(before.Answers)},
-			{"server CPU during", "µs/put", float64(during.cpu.Microseconds()) / float64(during.Answers)},
-			{"WAL fdatasync before", "ms", 1000 * before.SyncTime / before.Syncs},
-			{"WAL fdatasync during", "ms", 1000 * during.SyncTime / during.Syncs},
-		}, t.killAndReadBack(run, p)
+		return append(d.figures(),
+			figure{"server CPU before", "µs/put", float64(d.before.cpu.Microseconds()) / float64(d.before.Answers)},
+			figure{"server CPU during", "µs/put", float64(d.during.cpu.Microseconds()) / float64(d.during.Answers)},
+			figure{"WAL fdatasync before", "ms", 1000 * d.before.SyncTime / d.before.Syncs},
+			figure{"WAL fdatasync during", "ms", 1000 * d.during.SyncTime / d.during.Syncs},
+		), t.killAndReadBack(d.run, d.puts)
+	}
+}
+
+// disturbance is puts before, and while, something else goes on.
+type disturbance struct {
+	before, during *cost
+	run            *load.Run
+	puts           *load.Puts
+}
+
+// disturb measures puts, and once more after begin until the function that it
+// returns. The puts go on.
+func (t *trial) disturb(ctx context.Context, begin func() (end func() error, err error)) (d *disturbance, err error) {
+	d = &disturbance{puts: &load.Puts{Prefix: "put/", KeyBytes: putKeyBytes, ValueBytes: putValueBytes, Keys: putKeys / fillClients}}
+	d.puts.Prepare(fillClients, t.seed)
+	if d.run, err = t.begin(fillClients, d.puts); err != nil {
+		return nil, err
+	}
+	time.Sleep(warmUp)
+	if d.before, err = t.window(ctx, d.run, load.For(t.bench.window)); err != nil {
+		return nil, err
+	}
+	end, err := begin()
+	if err != nil {
+		return nil, err
+	}
+	d.during, err = t.window(ctx, d.run, load.For(t.bench.window))
+	return d, errors.Join(err, end())
+}
+
+func (d *disturbance) figures() []figure {
+	return []figure{
+		{"before", "1/s", d.before.PerSecond()},
+		{"during", "1/s", d.during.PerSecond()},
+		{"kept", "%", 100 * d.during.PerSecond() / d.before.PerSecond()},
+		{"p99 before", "ms", millis(d.before.P99)},
+		{"p99 during", "ms", millis(d.during.P99)},
 	}
 }

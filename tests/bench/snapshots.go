@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/holdfast-db/holdfast/tests/bench/load"
 	"github.com/holdfast-db/holdfast/tests/bench/wire"
@@ -58,31 +56,10 @@ func snapshots(ctx context.Context, t *trial) ([]figure, error) {
 	if err := t.fill(&load.Puts{Prefix: "old/", KeyBytes: manyKeyBytes, ValueBytes: putValueBytes, Keys: limit, Limit: limit}, fillClients); err != nil {
 		return nil, err
 	}
-	p := &load.Puts{Prefix: "put/", KeyBytes: putKeyBytes, ValueBytes: putValueBytes, Keys: putKeys / fillClients}
-	p.Prepare(fillClients, t.seed)
-	run, err := t.begin(fillClients, p)
-	if err != nil {
-		return nil, err
-	}
-	time.Sleep(warmUp)
-	before, err := t.window(ctx, run, load.For(t.bench.window))
-	if err != nil {
-		return nil, err
-	}
 	var r reader
-	if err := r.begin(t.Addrs()[0]); err != nil {
+	d, err := t.disturb(ctx, func() (func() error, error) { return r.stop, r.begin(t.Addrs()[0]) })
+	if err != nil {
 		return nil, err
 	}
-	during, err := t.window(ctx, run, load.For(t.bench.window))
-	if err := errors.Join(err, r.stop()); err != nil {
-		return nil, err
-	}
-	return []figure{
-		{"before", "1/s", before.PerSecond()},
-		{"during", "1/s", during.PerSecond()},
-		{"kept", "%", 100 * during.PerSecond() / before.PerSecond()},
-		{"p99 before", "ms", millis(before.P99)},
-		{"p99 during", "ms", millis(during.P99)},
-		{"snapshot", "MB/s", float64(r.bytes.Load()) / 1e6 / during.Seconds},
-	}, t.killAndReadBack(run, p)
+	return append(d.figures(), figure{"snapshot", "MB/s", float64(r.bytes.Load()) / 1e6 / d.during.Seconds}), t.killAndReadBack(d.run, d.puts)
 }

@@ -80,25 +80,29 @@ func (s *session) useContextCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "use-context NAME", Short: "Makes a context the current one",
 		RunE: func(_ *cobra.Command, args []string) error {
-			name, err := nameOf(args)
-			if err != nil {
-				return err
+			name, _, err := s.changeContext(args, func(c *kubecontext.Config, name string) { c.Current = name })
+			if err == nil {
+				s.printf("Switched to context %q.\n", name)
 			}
-			c, path, err := s.contexts()
-			if err != nil {
-				return err
-			}
-			if _, err := c.Context(name); err != nil {
-				return err
-			}
-			c.Current = name
-			if err := c.Save(s.FS, path, s.Getenv); err != nil {
-				return err
-			}
-			s.printf("Switched to context %q.\n", name)
-			return nil
+			return err
 		},
 	}
+}
+
+// changeContext saves what change makes of the file, given the name of a context in it.
+func (s *session) changeContext(args []string, change func(c *kubecontext.Config, name string)) (name, path string, err error) {
+	if name, err = nameOf(args); err != nil {
+		return "", "", err
+	}
+	c, path, err := s.contexts()
+	if err != nil {
+		return "", "", err
+	}
+	if _, err := c.Context(name); err != nil {
+		return "", "", err
+	}
+	change(c, name)
+	return name, path, c.Save(s.FS, path, s.Getenv)
 }
 
 func (s *session) currentContextCommand() *cobra.Command {
@@ -221,26 +225,16 @@ func (s *session) deleteContextCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "delete-context NAME", Short: "Takes a context out of the file",
 		RunE: func(_ *cobra.Command, args []string) error {
-			name, err := nameOf(args)
-			if err != nil {
-				return err
+			name, path, err := s.changeContext(args, func(c *kubecontext.Config, name string) {
+				c.Contexts = slices.DeleteFunc(c.Contexts, func(x kubecontext.Context) bool { return x.Name == name })
+				if c.Current == name {
+					c.Current = ""
+				}
+			})
+			if err == nil {
+				s.printf("deleted context %s from %s\n", name, path)
 			}
-			c, path, err := s.contexts()
-			if err != nil {
-				return err
-			}
-			if _, err := c.Context(name); err != nil {
-				return err
-			}
-			c.Contexts = slices.DeleteFunc(c.Contexts, func(x kubecontext.Context) bool { return x.Name == name })
-			if c.Current == name {
-				c.Current = ""
-			}
-			if err := c.Save(s.FS, path, s.Getenv); err != nil {
-				return err
-			}
-			s.printf("deleted context %s from %s\n", name, path)
-			return nil
+			return err
 		},
 	}
 }

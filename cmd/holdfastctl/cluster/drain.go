@@ -65,12 +65,8 @@ func (s *session) drainAll(ctx context.Context, f *drainFlags, args []string) er
 			return err
 		}
 	}
-	limited := ctx
-	if f.timeout > 0 {
-		var cancel context.CancelFunc
-		limited, cancel = context.WithTimeout(ctx, f.timeout)
-		defer cancel()
-	}
+	limited, cancel := atMost(ctx, f.timeout)
+	defer cancel()
 	for _, n := range nodes {
 		err := s.drain(limited, f, n)
 		if limited.Err() != nil && ctx.Err() == nil {

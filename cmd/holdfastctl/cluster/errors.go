@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/holdfast-db/holdfast/cmd/holdfastctl/hint"
 	"github.com/holdfast-db/holdfast/kube/api"
 )
 
@@ -92,7 +93,7 @@ func unwrapped(err error) error {
 }
 
 // hints are by what gRPC says of a connection that could not be made.
-var hints = []struct{ sign, mend string }{
+var hints = hint.Hints{
 	{"connection refused", "is the control plane running there? 'config view' shows the servers of the context"},
 	{"no such host", "'config view' shows the servers of the context"},
 	{"unknown authority", "the ca of the context is not that of this cluster"},
@@ -107,15 +108,5 @@ func (s *session) unreachable(text string) string {
 	if strings.Contains(text, context.DeadlineExceeded.Error()) {
 		mend = fmt.Sprintf("no answer within %v; give it more with --request-timeout", s.timeout)
 	}
-	for _, h := range hints {
-		if strings.Contains(text, h.sign) {
-			mend = h.mend
-			break
-		}
-	}
-	if at := strings.LastIndex(text, "desc = "); at >= 0 {
-		text = strings.Trim(text[at+len("desc = "):], `"`)
-	}
-	text = strings.TrimPrefix(text, "transport: Error while dialing: ")
-	return fmt.Sprintf("The connection to the server %s failed: %s\n(%s)", s.server, text, mend)
+	return fmt.Sprintf("The connection to the server %s failed: %s\n(%s)", s.server, hint.Cause(text), hints.Mend(text, mend))
 }

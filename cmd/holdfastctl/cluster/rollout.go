@@ -107,12 +107,8 @@ func (s *session) rolloutStatus(ctx context.Context, t target, f *rolloutFlags) 
 		}
 		return err
 	}
-	limited := ctx
-	if f.timeout > 0 {
-		var cancel context.CancelFunc
-		limited, cancel = context.WithTimeout(ctx, f.timeout)
-		defer cancel()
-	}
+	limited, cancel := atMost(ctx, f.timeout)
+	defer cancel()
 	over, last := errors.New("done"), ""
 	o := objects.ListOptions{Namespace: s.home, Fields: "metadata.name=" + t.name, Limit: listPage}
 	w := &watched{session: s, options: o, kind: api.Deployment, seen: map[string]string{}}

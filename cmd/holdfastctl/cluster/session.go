@@ -169,10 +169,15 @@ func (s *session) connect() error {
 
 // within is the context of one request.
 func (s *session) within(ctx context.Context) (context.Context, context.CancelFunc) {
-	if s.timeout <= 0 {
+	return atMost(ctx, s.timeout)
+}
+
+// atMost limits ctx to a time. 0: to none.
+func atMost(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if limit <= 0 {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, s.timeout)
+	return context.WithTimeout(ctx, limit)
 }
 
 // ask makes one request in its time.
