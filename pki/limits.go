@@ -15,6 +15,13 @@ const (
 	rsaKeyBitsMax   = 8192 // One of these takes seconds to make; more keeps nobody safer.
 )
 
+// pairLooks at a certificate and a key that do not belong together, pairPause
+// apart: a second, in which whoever replaces them is through.
+const (
+	pairLooks = 10
+	pairPause = 100 * time.Millisecond
+)
+
 // Renewal: early enough that a cluster which signs nothing for a tenth of the life
 // loses nobody, and spread, since nodes are often made together.
 const (

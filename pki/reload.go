@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -67,6 +68,19 @@ func NewReloader(cfg Config) (*Reloader, error) {
 	}
 	r.take(now)
 	return r, nil
+}
+
+// AwaitReloader is NewReloader for a server that starts, maybe while its files are
+// being replaced: certificate and key are two, and between them they do not belong
+// together.
+func AwaitReloader(cfg Config) (r *Reloader, err error) {
+	for range pairLooks {
+		if r, err = NewReloader(cfg); !errors.Is(err, ErrKeyMismatch) {
+			return r, err
+		}
+		<-cfg.Clock.After(pairPause)
+	}
+	return nil, err
 }
 
 // Certificate returns the certificate as of now, nil when there is none.

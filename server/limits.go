@@ -3,11 +3,6 @@ package server
 import "time"
 
 const (
-	// pairLooks at a certificate and a key that do not belong together, pairPause
-	// apart: a second, in which whoever replaces them is through.
-	pairLooks = 10
-	pairPause = 100 * time.Millisecond
-
 	// streamWorkers answer calls one after the other and keep their stacks: a new
 	// goroutine for each call spends a tenth of a put on growing its own. Calls
 	// beyond that get one.

@@ -71,17 +71,8 @@ func (s *Server) certificates(t TLS, kind string, urls []string) (*certificates,
 	return c, nil
 }
 
-// reloader reads files that may just be replaced: certificate and key are two, and
-// who starts between them must not be stopped by that.
-func (s *Server) reloader(files pki.Files, policy pki.Policy) (r *pki.Reloader, err error) {
-	for range pairLooks {
-		r, err = pki.NewReloader(pki.Config{FS: s.cfg.FS, Clock: s.cfg.Clock, Logger: s.log, Files: files, Policy: policy})
-		if !errors.Is(err, pki.ErrKeyMismatch) {
-			return r, err
-		}
-		<-s.cfg.Clock.After(pairPause)
-	}
-	return nil, err
+func (s *Server) reloader(files pki.Files, policy pki.Policy) (*pki.Reloader, error) {
+	return pki.AwaitReloader(pki.Config{FS: s.cfg.FS, Clock: s.cfg.Clock, Logger: s.log, Files: files, Policy: policy})
 }
 
 // hostsOf are the hosts of URLs, for a certificate.

@@ -109,7 +109,7 @@ func runPlane(ctx context.Context, cfg *planeConfig, also func(context.Context, 
 // listen opens the API's address. Certificates that are wrong are found here.
 func (p *plane) listen() (net.Listener, credentials.TransportCredentials, error) {
 	var err error
-	p.tls, err = pki.NewReloader(pki.Config{FS: vfs.OS(), Clock: clock.Real(), Logger: p.log, Files: p.cfg.API})
+	p.tls, err = pki.AwaitReloader(pki.Config{FS: vfs.OS(), Clock: clock.Real(), Logger: p.log, Files: p.cfg.API})
 	if err != nil {
 		return nil, nil, fmt.Errorf("certificate of the API: %w: make a set with 'holdfastctl certs set'", err)
 	}

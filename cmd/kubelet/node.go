@@ -99,7 +99,7 @@ const nodesPerConnection = 400
 // runFleet runs many simulated nodes.
 func (o *options) runFleet(ctx context.Context) error {
 	files := pki.Store{FS: vfs.OS(), Clock: clock.Real(), Dir: o.certs}.Files(o.cert)
-	r, err := pki.NewReloader(pki.Config{FS: vfs.OS(), Clock: clock.Real(), Logger: o.log, Files: files})
+	r, err := pki.AwaitReloader(pki.Config{FS: vfs.OS(), Clock: clock.Real(), Logger: o.log, Files: files})
 	if err != nil {
 		return err
 	}
