@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -42,13 +43,17 @@ func slowCall[Q, R any](ctx context.Context, c *Client, what effect, rpc unary[Q
 	delay := retryDelayMin
 	for logins := 0; ; {
 		var server peer.Peer
-		answer, err := rpc(ctx, request, grpc.Peer(&server))
+		attemptCtx, made := c.attempt(ctx)
+		answer, err := rpc(attemptCtx, request, grpc.Peer(&server))
 		if err == nil {
 			return answer, nil
 		}
 		err = fromWire(err)
+		if c.config.FailFast && server.Addr == nil && refused(err) {
+			return nil, unreachable{err}
+		}
 		verdict := judge(err, what, server.Addr != nil)
-		if logins < loginsMax && c.tokenRefused(err) {
+		if logins < loginsMax && c.tokenRefused(err, made) {
 			logins++
 			verdict.again = true
 		}
@@ -97,6 +102,14 @@ func judge(err error, what effect, sent bool) verdict {
 func isAnswer(err error) bool {
 	var e Error
 	return errors.As(err, &e) && e.Code == codes.Unknown
+}
+
+// refused reports whether an attempt failed because members cannot be connected
+// to, which another one would find out again. gRPC tells the cause as text alone.
+func refused(err error) bool {
+	text := err.Error()
+	return status.Code(err) == codes.Unavailable && strings.Contains(text, "connection error: ") &&
+		!strings.Contains(text, "timeout") && !strings.Contains(text, "deadline exceeded")
 }
 
 // pause waits before the next attempt, longer each time. It reports false when

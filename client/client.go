@@ -28,6 +28,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
@@ -58,6 +59,12 @@ type Config struct {
 	// waiting for a connection until its own deadline. Default 5 s.
 	DialTimeout time.Duration
 
+	// FailFast ends a call with ErrUnreachable when every member refuses to be
+	// connected to: nobody listens, the name is unknown, a certificate does not
+	// fit. Default: it waits, as the member may be starting. An attempt that only
+	// takes too long is made again in both cases.
+	FailFast bool
+
 	// RequestTimeout ends a call whose context has no deadline; streams and
 	// calls that may take long by nature have none. Default 15 s: two server
 	// timeouts, so that a second member can be asked.
@@ -78,6 +85,10 @@ type Config struct {
 	// Dial replaces the network, for members in the same process. The address
 	// is "host:port" or "unix:path".
 	Dial func(ctx context.Context, address string) (net.Conn, error)
+
+	// Txn executes transactions in place of the network, for a member in the same
+	// process: nothing is encoded, and nobody writes to what was passed afterwards.
+	Txn func(context.Context, *pb.TxnRequest) (*pb.TxnResponse, error)
 
 	// Clock paces retries and renewals. Default: the machine's.
 	Clock clock.Clock
@@ -168,7 +179,7 @@ func New(cfg Config) (*Client, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: cfg.KeepAliveTime, Timeout: cfg.KeepAliveTimeout}),
 		grpc.WithDefaultCallOptions(
 			grpc.ForceCodecV2(codec.New()),
-			grpc.WaitForReady(true),
+			grpc.WaitForReady(!cfg.FailFast),
 			grpc.MaxCallSendMsgSize(cfg.RequestBytesMax),
 			grpc.MaxCallRecvMsgSize(cfg.ResponseBytesMax),
 		),
@@ -192,6 +203,9 @@ func (c *Client) At(endpoint string) (*Client, error) {
 	cfg.Endpoints = []string{endpoint}
 	return New(cfg)
 }
+
+// Connected reports whether a member is connected to at the moment.
+func (c *Client) Connected() bool { return c.conn.GetState() == connectivity.Ready }
 
 // Endpoints returns the addresses in use.
 func (c *Client) Endpoints() []string {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/holdfast-db/holdfast/client"
 	"github.com/holdfast-db/holdfast/client/clienttest"
 	"github.com/holdfast-db/holdfast/internal/leak"
+	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 )
 
 func newClient(t *testing.T, cluster *clienttest.Cluster, change ...func(*client.Config)) *client.Client {
@@ -193,6 +195,27 @@ func TestAWriteRefusedForWantOfALeaderGoesToAnotherMember(t *testing.T) {
 	}
 }
 
+func TestATransactionWithinTheProcessIsRepeatedOnlyIfNothingWasDone(t *testing.T) {
+	cluster := clienttest.New(t, 1)
+	var answers []error
+	asked := 0
+	c := newClient(t, cluster, func(cfg *client.Config) {
+		cfg.Txn = func(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
+			asked++
+			return &pb.TxnResponse{Succeeded: true}, answers[asked-1]
+		}
+	})
+	write := client.Txn{Then: []client.Op{client.Put{Key: "a"}}}
+	answers = []error{status.Error(codes.Unavailable, "etcdserver: no leader"), nil}
+	if r, err := c.Txn(within(t), write); err != nil || !r.Succeeded || asked != 2 {
+		t.Errorf("a member that was not there yet: asked %d times, %v", asked, err)
+	}
+	answers, asked = []error{status.Error(codes.Unavailable, "it has ended")}, 0
+	if _, err := c.Txn(within(t), write); !errors.Is(err, client.ErrUnknownOutcome) || asked != 1 {
+		t.Errorf("a member that ended meanwhile: asked %d times, %v", asked, err)
+	}
+}
+
 func TestACallWaitsForAMemberUntilItsDeadline(t *testing.T) {
 	leak.Check(t)
 	cluster := clienttest.New(t, 1)
@@ -210,6 +233,39 @@ func TestACallWaitsForAMemberUntilItsDeadline(t *testing.T) {
 	}
 	cluster.Start(0)
 	if _, err := c.Put(within(t), client.Put{Key: "k"}); err != nil {
+		t.Errorf("with somebody there: %v", err)
+	}
+}
+
+func TestACallThatFailsFastWaitsForNobody(t *testing.T) {
+	leak.Check(t)
+	cluster := clienttest.New(t, 2)
+	fast := func(cfg *client.Config) { cfg.FailFast = true }
+	cluster.Stop(0)
+	if _, err := newClient(t, cluster, fast).Status(within(t)); err != nil {
+		t.Errorf("one of two is there: %v", err)
+	}
+	cluster.Stop(1)
+	c := newClient(t, cluster, fast)
+	_, read := c.Status(within(t))
+	_, write := c.Put(within(t), client.Put{Key: "k"})
+	_, stream := c.Snapshot(within(t))
+	for name, err := range map[string]error{"a read": read, "a write": write, "a snapshot": stream} {
+		if !errors.Is(err, client.ErrUnreachable) || errors.Is(err, client.ErrUnknownOutcome) || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s with nobody there: %v", name, err)
+		}
+	}
+	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	hangs := newClient(t, cluster, fast, func(cfg *client.Config) {
+		cfg.DialTimeout = 10 * time.Millisecond
+		cfg.Dial = func(ctx context.Context, _ string) (net.Conn, error) { <-ctx.Done(); return nil, ctx.Err() }
+	})
+	if _, err := hangs.Status(short); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, client.ErrUnreachable) {
+		t.Errorf("whoever only takes long is refused: %v", err)
+	}
+	cluster.Start(1)
+	if _, err := newClient(t, cluster, fast).Put(within(t), client.Put{Key: "k"}); err != nil {
 		t.Errorf("with somebody there: %v", err)
 	}
 }

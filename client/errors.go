@@ -27,6 +27,10 @@ var (
 	// ErrNoEndpoints means that there is nobody to talk to.
 	ErrNoEndpoints = errors.New("no endpoints")
 
+	// ErrUnreachable marks the error of a call that no member could be connected
+	// for (Config.FailFast). Nothing has come of it.
+	ErrUnreachable = errors.New("no member can be connected to")
+
 	// ErrMixedSecurity means that only some endpoints are encrypted.
 	ErrMixedSecurity = errors.New("encrypted and plain endpoints cannot be mixed")
 )
@@ -138,3 +142,9 @@ type interrupted struct{ err, context error }
 
 func (e interrupted) Error() string   { return e.err.Error() }
 func (e interrupted) Unwrap() []error { return []error{e.err, e.context} }
+
+// unreachable adds ErrUnreachable to an error without changing its words.
+type unreachable struct{ error }
+
+func (e unreachable) Is(target error) bool { return target == ErrUnreachable }
+func (e unreachable) Unwrap() error        { return e.error }

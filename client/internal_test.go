@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -92,5 +93,23 @@ func TestAReaderOfRenewalsThatIsSlowSeesTheLatest(t *testing.T) {
 	}
 	if m := <-k.Renewals(); m.TTL != 2 {
 		t.Errorf("renewal %d is seen, want the last", m.TTL)
+	}
+}
+
+// Nothing wakes a lane for those who wait behind many that have gone.
+func TestWhoWaitsBehindManyThatHaveGoneIsTaken(t *testing.T) {
+	l := &lane{wake: make(chan struct{}, 1)}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 3 * renewalsTogether {
+		l.add(&renewal{ctx: gone, done: make(chan struct{})})
+	}
+	for id := range int64(renewalsTogether + 1) {
+		l.add(&renewal{ctx: t.Context(), id: id, done: make(chan struct{})})
+	}
+	for _, want := range []int{renewalsTogether, 1, 0} {
+		if taken := l.take(); len(taken) != want {
+			t.Fatalf("%d are taken, not %d", len(taken), want)
+		}
 	}
 }

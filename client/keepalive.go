@@ -114,14 +114,15 @@ func (k *KeepAlive) keep() error {
 	delay := retryDelayMin
 	for {
 		before := life.start
-		err := k.follow(life)
+		ctx, made := k.client.attempt(k.ctx)
+		err := k.follow(ctx, life)
 		if errors.Is(err, ErrLeaseNotFound) || k.ctx.Err() != nil {
 			return err
 		}
 		if life.over(clock.Mono()) {
 			return fmt.Errorf("lease %x, %v after its last renewal: %w: %w", k.id, clock.Mono()-life.start, ErrLeaseNotRenewed, err)
 		}
-		refused := k.client.tokenRefused(err)
+		refused := k.client.tokenRefused(err, made)
 		if life.ttl == 0 && !refused && !unsettled(err) {
 			return err // Never renewed, and refused: another try would end alike.
 		}
@@ -152,8 +153,8 @@ type lifetime struct {
 func (l *lifetime) over(now time.Duration) bool { return l.ttl > 0 && now-l.start >= l.ttl }
 
 // follow renews over one stream for as long as that works.
-func (k *KeepAlive) follow(life *lifetime) error {
-	ctx, cancel := context.WithCancel(k.ctx)
+func (k *KeepAlive) follow(ctx context.Context, life *lifetime) error {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	clock := k.client.config.Clock
 	// Everything that could wait for ever ends with this timer.

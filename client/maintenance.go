@@ -72,9 +72,13 @@ type Snapshot struct {
 // Snapshot begins to read a member's snapshot. It is not resumed when the
 // member dies: begin again.
 func (c *Client) Snapshot(ctx context.Context) (*Snapshot, error) {
-	s, err := c.snapshot(ctx)
-	if err != nil && c.tokenRefused(err) {
+	attemptCtx, made := c.attempt(ctx)
+	s, err := c.snapshot(attemptCtx)
+	if err != nil && c.tokenRefused(err, made) {
 		return c.snapshot(ctx)
+	}
+	if err != nil && c.config.FailFast && refused(err) {
+		err = unreachable{err}
 	}
 	return s, err
 }

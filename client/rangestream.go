@@ -22,7 +22,8 @@ func (c *Client) GetStream(ctx context.Context, g Get, f func([]*mvccpb.KeyValue
 	delay := retryDelayMin
 	for logins := 0; ; {
 		begun := false
-		answer, err := c.getStream(ctx, g, func(kvs []*mvccpb.KeyValue) error {
+		attemptCtx, made := c.attempt(ctx)
+		answer, err := c.getStream(attemptCtx, g, func(kvs []*mvccpb.KeyValue) error {
 			begun = true
 			return f(kvs)
 		})
@@ -30,7 +31,7 @@ func (c *Client) GetStream(ctx context.Context, g Get, f func([]*mvccpb.KeyValue
 			return answer, err
 		}
 		again := judge(err, reads, true).again
-		if logins < loginsMax && c.tokenRefused(err) {
+		if logins < loginsMax && c.tokenRefused(err, made) {
 			logins++
 			again = true
 		}

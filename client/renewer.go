@@ -83,10 +83,9 @@ func (l *lane) add(w *renewal) bool {
 func (l *lane) take() []*renewal {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := min(len(l.mu.waiting), renewalsTogether)
-	taken := make([]*renewal, 0, n)
-	for _, w := range l.mu.waiting[:n] {
-		if w.ctx.Err() == nil {
+	taken, n := make([]*renewal, 0, min(len(l.mu.waiting), renewalsTogether)), 0
+	for ; n < len(l.mu.waiting) && len(taken) < renewalsTogether; n++ {
+		if w := l.mu.waiting[n]; w.ctx.Err() == nil {
 			taken = append(taken, w)
 		}
 	}
@@ -125,7 +124,8 @@ func (l *lane) run(ctx context.Context) {
 
 // follow renews over one stream for as long as that works.
 func (l *lane) follow(ctx context.Context, useful func()) error {
-	ctx, cancel := context.WithCancel(requireLeader(ctx))
+	ctx, made := l.client.attempt(requireLeader(ctx))
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var stream pb.Lease_LeaseKeepAliveClient
 	for {
@@ -149,7 +149,7 @@ func (l *lane) follow(ctx context.Context, useful func()) error {
 		}
 		patience.Stop()
 		if err != nil {
-			l.again(left, fromWire(err))
+			l.again(left, fromWire(err), made)
 			return err
 		}
 		useful()
@@ -180,9 +180,9 @@ func exchange(stream pb.Lease_LeaseKeepAliveClient, together []*renewal) ([]*ren
 }
 
 // again has those wait once more whom another stream may help.
-func (l *lane) again(left []*renewal, err error) {
+func (l *lane) again(left []*renewal, err error, made *attempt) {
 	for _, w := range left {
-		refused := !unsettled(err) && !l.client.tokenRefused(err)
+		refused := !unsettled(err) && !l.client.tokenRefused(err, made)
 		if refused || !l.add(w) {
 			w.end(nil, err)
 		}

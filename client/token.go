@@ -37,10 +37,35 @@ func (c *identity) have() (token string, known bool) {
 	return c.mu.token, c.mu.known
 }
 
-func (c *identity) set(token string, known bool) {
+func (c *identity) set(token string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.mu.token, c.mu.known = token, known
+	c.mu.token, c.mu.known = token, true
+}
+
+// drop forgets a token, unless another has taken its place since: a call that
+// was slow to be refused must not cost the others what one of them has fetched.
+func (c *identity) drop(token string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.token == token {
+		c.mu.token, c.mu.known = "", false
+	}
+}
+
+// attempt is one call or stream, and the token that went with it.
+type attempt struct{ token string }
+
+type attemptKey struct{}
+
+// attempt is for a call that may be refused for its token. It is nil where no
+// other can be fetched.
+func (c *Client) attempt(ctx context.Context) (context.Context, *attempt) {
+	if c.identity.user == "" {
+		return ctx, nil
+	}
+	a := &attempt{}
+	return context.WithValue(ctx, attemptKey{}, a), a
 }
 
 // Login fetches a token at once, to find out whether the password is right. It
@@ -73,30 +98,33 @@ func (c *Client) token(ctx context.Context) (string, error) {
 	answer, err := c.auth.Authenticate(ctx, &pb.AuthenticateRequest{Name: k.user, Password: k.password})
 	switch {
 	case errors.Is(fromWire(err), ErrAuthNotEnabled):
-		k.set("", true)
+		k.set("")
 		return "", nil
 	case err != nil:
 		return "", err
 	}
-	k.set(answer.Token, true)
+	k.set(answer.Token)
 	return answer.Token, nil
 }
 
 // tokenRefused reports whether a call was refused for its token, before it had
 // any effect, and another token may do better; the next call fetches it.
-func (c *Client) tokenRefused(err error) bool {
-	if c.identity.user == "" {
+func (c *Client) tokenRefused(err error, made *attempt) bool {
+	if made == nil {
 		return false
 	}
 	refused := errors.Is(err, ErrUserEmpty) || errors.Is(err, ErrInvalidAuthToken) || errors.Is(err, ErrAuthOldRevision)
 	if refused {
-		c.identity.set("", false)
+		c.identity.drop(made.token)
 	}
 	return refused
 }
 
 func (c *Client) withToken(ctx context.Context) (context.Context, error) {
 	token, err := c.token(ctx)
+	if made, ok := ctx.Value(attemptKey{}).(*attempt); ok {
+		made.token = token
+	}
 	if token != "" {
 		ctx = metadata.AppendToOutgoingContext(ctx, "token", token)
 	}

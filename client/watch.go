@@ -102,7 +102,8 @@ func (w *Watcher) run(closed context.Context) {
 	delay := retryDelayMin
 	for {
 		before := w.next
-		err := w.follow()
+		ctx, made := w.client.attempt(w.ctx)
+		err := w.follow(ctx)
 		switch {
 		case closed.Err() != nil:
 			w.end(ErrClosed)
@@ -110,7 +111,7 @@ func (w *Watcher) run(closed context.Context) {
 		case w.ctx.Err() != nil:
 			w.end(nil)
 			return
-		case !w.client.tokenRefused(err) && !resumable(err):
+		case !w.client.tokenRefused(err, made) && !resumable(err):
 			w.end(err)
 			return
 		}
@@ -123,8 +124,8 @@ func (w *Watcher) run(closed context.Context) {
 }
 
 // follow lives as long as one stream does, and says why it ended.
-func (w *Watcher) follow() error {
-	ctx, cancel := context.WithCancel(w.ctx)
+func (w *Watcher) follow(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := w.client.watch.Watch(ctx)
 	if err != nil {

@@ -10,6 +10,10 @@ var (
 	ErrFutureRevision = errors.New("required revision is a future revision")
 	// ErrKeyNotFound means that a put should keep the value or lease of a key that does not exist.
 	ErrKeyNotFound = errors.New("key not found")
+	// ErrTooLarge means that a key is longer than KeyBytesMax, that the entry would
+	// change more at once than a record of history holds, or that the answer would be
+	// more than memory should.
+	ErrTooLarge = errors.New("key, change or answer is too large")
 )
 
 // Failures: the member stops, or the caller comes too late.

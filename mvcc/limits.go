@@ -16,6 +16,23 @@ const (
 	wordChunksMax = 1 << (32 - wordChunkBits)
 	keyChunksMax  = 1 << (32 - keyChunkBits)
 
+	// KeyBytesMax is what the young index has room for: 24 bits for a length, and the
+	// index of leases puts eight bytes before the key. Servers take requests of 1.5 MiB
+	// unless told otherwise.
+	KeyBytesMax = 1<<24 - 1 - 8
+	// What one entry may change: its record must fit the segment that it begins in, at
+	// the end of which 3 GiB are left. A small request can ask for more, as one that
+	// keeps the values of keys writes them again; what can not be written must not
+	// get that far, for every member would meet it again at each start.
+	// mutationOverhead bounds what a mutation has around key and value.
+	entryBytesMax    = 2 << 30
+	mutationOverhead = 128
+	// What one request may be answered with that goes through the log: all members
+	// make the answer, again at each start until a checkpoint has covered the entry,
+	// and none must end for want of memory. rowOverhead is what holds a row there.
+	answerBytesMax = 512 << 20
+	rowOverhead    = 256
+
 	indexSlotsMin = 64 // Half a KiB for a list of few keys.
 
 	// A read in base is renewed after so many bytes, so that bbolt can reuse pages.

@@ -52,6 +52,9 @@ type RangeArgs struct {
 	// Next is the first of them, and Count knows of none of them. Not for sorted rows.
 	// 0: the answer is whole.
 	PartBytes int
+
+	// bytesMax of rows, what holds them included, are read; more are ErrTooLarge. 0: any.
+	bytesMax int64
 }
 
 // RangeResult is the answer of a range.
@@ -167,7 +170,7 @@ func (s *source) rangeAt(ctx context.Context, a *RangeArgs, at ident.Revision) (
 		if n%rangeCheckKeys == 0 && ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		if a.PartBytes > 0 && c.bytes >= a.PartBytes && !c.result.More {
+		if a.PartBytes > 0 && c.bytes >= a.PartBytes && !c.full() {
 			c.result.Next = bytes.Clone(sc.key)
 			return c.result, nil
 		}
@@ -195,7 +198,13 @@ type collector struct {
 	kept   []item // When they are to be sorted.
 	passed int64  // Rows that passed the filters.
 	bytes  int    // Of the rows in result, when they are not sorted.
+	held   int64  // By the rows that are kept or in result.
 }
+
+// full reports whether the limit lets no more rows through, so that only to count is
+// left: that is done in this part, since what is left of the limit for another is
+// nothing, which would mean no limit.
+func (c *collector) full() bool { return c.args.Limit > 0 && c.passed >= c.args.Limit }
 
 // item is a row that may be part of the answer.
 type item struct {
@@ -218,6 +227,9 @@ func (s *source) one(a *RangeArgs, at ident.Revision) (*RangeResult, error) {
 	res.Count = 1
 	if a.CountOnly || !a.matches(&f) {
 		return &res.RangeResult, nil
+	}
+	if err := a.bounded(s.heldBy(a, a.Key, &f)); err != nil {
+		return nil, err
 	}
 	if a.KeysOnly {
 		r := a.bare(a.Key, &f)
@@ -254,6 +266,9 @@ func (c *collector) take(key []byte, f *found, at ident.Revision) error {
 		c.result.More = true
 		return nil
 	}
+	if err := c.hold(&it); err != nil {
+		return err
+	}
 	if f.row != nil && !a.KeysOnly {
 		it.row = c.arena.copy(f.row)
 	}
@@ -261,6 +276,36 @@ func (c *collector) take(key []byte, f *found, at ident.Revision) error {
 	c.result.KVs = append(c.result.KVs, kv)
 	c.bytes += len(kv)
 	return err
+}
+
+// hold counts a row in that is kept or answered.
+func (c *collector) hold(it *item) error {
+	if c.args.bytesMax == 0 {
+		return nil
+	}
+	c.held += c.src.heldBy(c.args, it.key, &it.found)
+	return c.args.bounded(c.held)
+}
+
+// heldBy is about the memory that a row takes which is answered, or kept for that.
+func (s *source) heldBy(a *RangeArgs, key []byte, f *found) int64 {
+	n := int64(len(f.row))
+	switch {
+	case a.KeysOnly && a.SortTarget != SortByValue:
+		n = int64(len(key))
+	case f.row == nil && f.Loc.Segment == pendingSegment:
+		n = int64(len(s.pending[f.Loc.Offset]))
+	case f.row == nil:
+		n = int64(f.Loc.Length)
+	}
+	return n + rowOverhead
+}
+
+func (a *RangeArgs) bounded(held int64) error {
+	if a.bytesMax > 0 && held > a.bytesMax {
+		return fmt.Errorf("rows of over %d bytes are asked for: %w", a.bytesMax, ErrTooLarge)
+	}
+	return nil
 }
 
 // sorted reports whether rows are wanted in another order than that of keys.
@@ -284,6 +329,9 @@ func (a *RangeArgs) matches(f *found) bool {
 // keep stores a row for sorting. With a limit, no more than twice as many are
 // held at any time.
 func (c *collector) keep(it *item) (err error) {
+	if err := c.hold(it); err != nil {
+		return err
+	}
 	it.key = bytes.Clone(it.key)
 	if !c.args.KeysOnly || c.args.SortTarget == SortByValue {
 		it.row = bytes.Clone(it.row)
@@ -294,10 +342,17 @@ func (c *collector) keep(it *item) (err error) {
 		}
 	}
 	c.kept = append(c.kept, *it)
-	if limit := c.args.Limit; limit > 0 && int64(len(c.kept)) > 2*limit+rangeCheckKeys {
+	if c.args.overfull(len(c.kept)) {
 		return c.sort()
 	}
 	return nil
+}
+
+// overfull reports whether so many rows are worth sorting, to keep those within the
+// limit alone. Some clients give the largest number there is as a limit: no sum with
+// it.
+func (a *RangeArgs) overfull(kept int) bool {
+	return a.Limit > 0 && (int64(kept)-rangeCheckKeys)/2 > a.Limit
 }
 
 // sort orders what was kept and drops what the limit will not let through.
@@ -308,6 +363,12 @@ func (c *collector) sort() error {
 	if limit := c.args.Limit; limit > 0 && int64(len(c.kept)) > limit {
 		clear(c.kept[limit:])
 		c.kept = c.kept[:limit]
+		c.held = 0
+		for i := range c.kept {
+			if err := c.hold(&c.kept[i]); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -81,6 +81,9 @@ type Config struct {
 	BaseInOrder   bool
 
 	mergeKeys int // In one transaction of a merge, mergeKeysMax by default. Tests want merges of many.
+
+	// entryBytesMax and answerBytesMax by default, the same on all members.
+	entryBytes, answerBytes int64
 }
 
 // Checkpoint says what is durable without the Raft log.
@@ -105,6 +108,8 @@ func (c *Config) Validate() error {
 	setDefault(&c.RingBytes, DefaultRingBytes)
 	setDefault(&c.CheckpointBytes, DefaultCheckpointBytes)
 	setDefault(&c.CheckpointInterval, DefaultCheckpointInterval)
+	setDefault(&c.entryBytes, entryBytesMax)
+	setDefault(&c.answerBytes, answerBytesMax)
 	if c.mergeKeys == 0 {
 		c.mergeKeys = mergeKeysMax
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/internal/quick"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/internal/vfs/vfstest"
 )
@@ -68,6 +69,7 @@ func forEvery(t *testing.T, n uint64, run func(t *testing.T, r *rand.Rand)) {
 		run(t, rand.New(rand.NewPCG(*seedFlag, 1)))
 		return
 	}
+	n *= uint64(quick.Stride())
 	for seed := n; seed <= max(n, uint64(*runsFlag)); seed += n {
 		ok := t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) { run(t, rand.New(rand.NewPCG(seed, 1))) })
 		if !ok {

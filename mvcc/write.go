@@ -35,6 +35,7 @@ type Entry struct {
 	compacted backend.Point
 	confState []byte
 	ordinal   uint32 // Of the next group.
+	size      int64  // Bytes that its keys and their rows take in history, at most.
 	open      bool
 
 	tx        Tx
@@ -81,7 +82,7 @@ func (s *Store) Begin(index ident.Index, term ident.Term, stamp int64) *Entry {
 	e.src = source{layout: st.layout, history: s.history, db: s.db, pending: e.src.pending[:0]}
 	e.index, e.term, e.time = index, term, max(stamp, st.Time+1)
 	e.revision, e.compacted, e.confState, e.ordinal = st.Revision, st.layout.compacted, st.ConfState, 0
-	e.groups, e.puts, e.rows = e.groups[:0], e.puts[:0], e.rows[:0]
+	e.size, e.groups, e.puts, e.rows = 0, e.groups[:0], e.puts[:0], e.rows[:0]
 	clear(e.mutations)
 	e.mutations = e.mutations[:0]
 	e.bytes.reuse()
@@ -102,6 +103,7 @@ func (e *Entry) Tx() *Tx {
 		entry:     e,
 		ordinal:   e.ordinal,
 		compacted: e.compacted,
+		size:      e.size,
 		mutations: len(e.mutations),
 		puts:      len(e.puts),
 		rows:      len(e.rows),
@@ -247,6 +249,9 @@ type Tx struct {
 	wrote     bool          // A key, so it makes a revision.
 	compacted backend.Point // Before.
 
+	size     int64 // The same.
+	answered int64 // Bytes of rows that were read to be answered.
+
 	mutations, puts, rows int // Where those of the group begin.
 }
 
@@ -290,21 +295,50 @@ func (t *Tx) Put(a PutArgs) (prev *mvccpb.KeyValue, err error) {
 			return nil, err
 		}
 	}
-	r := row{key: a.Key, create: e.revision + 1, mod: e.revision + 1, version: 1, value: a.Value, lease: a.Lease}
-	if ok {
+	r := a.row(e.revision+1, ok, &f, old.value)
+	if err := t.count(r.key, r.value); err != nil {
+		return nil, err
+	}
+	if ok && a.WantPrev {
+		if err := t.answer(e.src.heldBy(&RangeArgs{}, a.Key, &f)); err != nil {
+			return nil, err
+		}
+		prev = old.message()
+	}
+	t.put(&r)
+	return prev, nil
+}
+
+// row is what a put makes of a key, that was there before or not.
+func (a *PutArgs) row(at ident.Revision, there bool, f *found, old []byte) row {
+	r := row{key: a.Key, create: at, mod: at, version: 1, value: a.Value, lease: a.Lease}
+	if there {
 		r.create, r.version = f.Create, f.Version.Version+1
 	}
 	if a.IgnoreValue {
-		r.value = old.value
+		r.value = old
 	}
 	if a.IgnoreLease {
 		r.lease = f.Lease
 	}
-	t.put(&r)
-	if ok && a.WantPrev {
-		prev = old.message()
+	return r
+}
+
+// count adds a change to what the entry has, or fails when that is too much.
+func (t *Tx) count(key, value []byte) error {
+	e := t.entry
+	e.size += int64(len(key)+len(value)) + mutationOverhead
+	if len(key) > KeyBytesMax || e.size > e.store.cfg.entryBytes {
+		return fmt.Errorf("key of %d bytes, %d changed by entry %d: %w", len(key), e.size, e.index, ErrTooLarge)
 	}
-	return prev, nil
+	return nil
+}
+
+// answer adds to what the request is answered with, or fails when that is too much.
+func (t *Tx) answer(held int64) error {
+	a := RangeArgs{bytesMax: t.entry.store.cfg.answerBytes}
+	t.answered += held
+	return a.bounded(t.answered)
 }
 
 // row reads and takes apart the row of f.
@@ -376,9 +410,15 @@ func (t *Tx) DeleteRange(key, end []byte, wantPrev bool) (n int64, prev []*mvccp
 	e := t.entry
 	var doomed [][]byte
 	take := func(key []byte, f *found) error {
+		if err := t.count(key, nil); err != nil {
+			return err
+		}
 		doomed = append(doomed, e.bytes.copy(key))
 		if !wantPrev {
 			return nil
+		}
+		if err := t.answer(e.src.heldBy(&RangeArgs{}, key, f)); err != nil {
+			return err
 		}
 		r, err := e.src.row(f)
 		if err == nil {
@@ -413,15 +453,24 @@ func (t *Tx) DeleteRange(key, end []byte, wantPrev bool) (n int64, prev []*mvccp
 	return int64(len(doomed)), prev, nil
 }
 
-// Range reads as View.Range does, and sees what this transaction wrote.
+// Range reads as View.Range does, and sees what this transaction wrote. All that it
+// is asked for whole is taken for a part of the request's answer.
 func (t *Tx) Range(a RangeArgs) (*RangeResult, error) {
 	at, err := readRevision(a.Revision, t.Revision(), t.Compacted())
 	if err != nil {
 		return nil, err
 	}
+	if a.PartBytes == 0 {
+		a.bytesMax = max(t.entry.store.cfg.answerBytes-t.answered, 1)
+	}
 	res, err := t.entry.src.rangeAt(context.Background(), &a, at)
 	if err != nil {
 		return nil, err
+	}
+	if a.PartBytes == 0 {
+		for _, kv := range res.KVs {
+			t.answered += int64(len(kv)) + rowOverhead
+		}
 	}
 	res.Revision = t.Revision()
 	return res, nil
@@ -523,5 +572,5 @@ func (t *Tx) Abort() {
 	}
 	clear(e.mutations[t.mutations:])
 	e.mutations, e.puts, e.rows = e.mutations[:t.mutations], e.puts[:t.puts], e.rows[:t.rows]
-	e.compacted = t.compacted
+	e.compacted, e.size = t.compacted, t.size
 }

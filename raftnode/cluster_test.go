@@ -12,6 +12,7 @@ import (
 
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/holdfast-db/holdfast/internal/entry"
 	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/internal/leak"
 	"github.com/holdfast-db/holdfast/raftnode"
@@ -440,5 +441,70 @@ func TestAFailingDiskStopsTheMember(t *testing.T) {
 	<-c.members[leader].node.Done()
 	if err := c.members[leader].node.Err(); !errors.Is(err, broken) {
 		t.Errorf("ends with %v", err)
+	}
+}
+
+// A leader that stays alone may be behind the one that left: what both had a part
+// in was perhaps answered there already.
+func TestALeaderThatStaysAloneServesNoReadBeforeItHasWhatOthersAnswered(t *testing.T) {
+	leak.Check(t)
+	c := &trio{t: t, net: raftnodetest.NewNet(), members: map[ident.MemberID]*member{}}
+	both := func() map[ident.MemberID]chan struct{} {
+		return map[ident.MemberID]chan struct{}{1: make(chan struct{}), 2: make(chan struct{})}
+	}
+	changed, applied := both(), both()
+	for id := ident.MemberID(1); id <= 2; id++ {
+		m := newMember(id, voters(1, 2))
+		m.before = func(entries []entry.Entry) {
+			if e := entries[len(entries)-1]; e.Conf != nil {
+				<-changed[id]
+			} else if len(e.Requests) > 0 && string(e.Requests[0].Data) == "last" {
+				<-applied[id]
+			}
+		}
+		c.members[id] = m
+	}
+	for id := range c.members {
+		c.start(id)
+	}
+	defer c.net.Close()
+	leader := c.leader(1, 2)
+	other := 3 - leader
+	close(applied[other])
+	here, there, ctx := c.members[leader].node, c.members[other].node, within(t, 20*time.Second)
+	c.eventually("an election to be applied", func() bool {
+		s := there.Status()
+		return s.Applied == s.Commit && s.Commit == here.Status().Last
+	})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := here.ProposeConf(ctx, change(raftpb.ConfChangeRemoveNode, uint64(other)), []byte("remove")); err != nil {
+			t.Error(err)
+		}
+	})
+	c.eventually("the change to be committed", func() bool { return there.Status().Commit > there.Status().Applied })
+	removal := there.Status().Commit
+	wg.Go(func() {
+		_, err := there.Propose(ctx, []byte("last")) // It may end before it answers, and is there all the same.
+		t.Logf("the other answers: %v", err)
+	})
+	c.eventually("the last to be committed", func() bool { return there.Status().Commit > removal })
+	close(changed[other])
+	close(changed[leader])
+	c.eventually("the leader to be alone", func() bool { return len(here.Status().Voters) == 1 })
+	soon, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+	defer cancel()
+	if err := here.ReadIndex(soon); err == nil {
+		t.Error("a read is served without what the other has answered")
+	}
+	close(applied[leader])
+	if err := here.ReadIndex(ctx); err != nil {
+		t.Error(err)
+	}
+	wg.Wait()
+	for _, m := range c.members {
+		if err := m.node.Close(); err != nil && !errors.Is(err, raftnode.ErrRemoved) {
+			t.Error(err)
+		}
 	}
 }

@@ -58,7 +58,7 @@ func (c *Core) follow(change *raftpb.ConfChangeV2, next *raftpb.ConfState) {
 		})
 	}
 	c.removed = c.removed || removed
-	c.conf = next
+	c.conf, c.shared = next, c.log.last.Index
 	c.log.stale = true // A new member would refuse a state that does not know it.
 }
 

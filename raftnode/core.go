@@ -53,6 +53,8 @@ type Core struct {
 	leader  ident.MemberID
 	applied ident.Index
 
+	shared ident.Index // Entries up to here went to members that the configuration had before: they may have answered them.
+
 	confIndex ident.Index // Of the newest entry that may be a configuration change, on a leader.
 
 	electionTicks  int
@@ -412,6 +414,12 @@ func onlyStable(responses []*raftpb.Message) bool {
 func (c *Core) isSingle() bool {
 	return len(c.conf.Voters) == 1 && c.conf.Voters[0] == uint64(c.id) &&
 		len(c.conf.VotersOutgoing) == 0 && len(c.conf.Learners) == 0
+}
+
+// isAlone reports whether this member leads a cluster of one, knows all that was
+// committed, and has applied what others may have answered while there were some.
+func (c *Core) isAlone() bool {
+	return c.role == raft.StateLeader && c.isSingle() && c.committedInTerm() && c.applied >= c.shared
 }
 
 // committedInTerm reports whether an entry of the present term is committed.

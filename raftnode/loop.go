@@ -172,7 +172,7 @@ func (n *Node) publish(tick bool) {
 	}
 	next := &statusBox{Status: c.Status()}
 	n.shown = c.conf
-	n.alone.Store(c.isSingle() && next.Settled)
+	n.alone.Store(c.isAlone())
 	if old != nil && sameStanding(&old.Status, &next.Status) {
 		next.changed = old.changed
 		n.status.Store(next)

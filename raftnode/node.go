@@ -90,7 +90,7 @@ type Node struct {
 
 	commit    atomic.Uint64
 	last      atomic.Uint64
-	alone     atomic.Bool // Leads a cluster of one and knows all that is committed.
+	alone     atomic.Bool // Core.isAlone, as of the last status.
 	status    atomic.Pointer[statusBox]
 	receiving sync.Mutex   // Held while a snapshot comes in.
 	staged    atomic.Int64 // Received states that are not in force yet, nor given up.

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/entry"
 	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/internal/leak"
 	"github.com/holdfast-db/holdfast/raftnode"
@@ -39,6 +40,20 @@ type member struct {
 	machine *raftnodetest.Machine
 	node    *raftnode.Node
 	confirm func(context.Context, ident.MemberID, raftnode.Staged) error // Of the next start; may be nil.
+	before  func([]entry.Entry)                                          // Of the next start: called before entries are applied; may be nil.
+}
+
+// slow is a machine that somebody may keep from applying.
+type slow struct {
+	*raftnodetest.Machine
+	before func([]entry.Entry)
+}
+
+func (s *slow) Apply(entries []entry.Entry) ([]entry.Answer, error) {
+	if s.before != nil {
+		s.before(entries)
+	}
+	return s.Machine.Apply(entries)
 }
 
 func newMember(id ident.MemberID, conf *raftpb.ConfState) *member {
@@ -49,7 +64,7 @@ func (m *member) start(t testing.TB, network raftnode.Network) {
 	t.Helper()
 	m.boots++
 	node, err := raftnode.Start(raftnode.Config{
-		ID: m.id, StateMachine: m.machine, Applied: m.machine.Applied(), Log: m.log, Recovered: m.log.Recovered(),
+		ID: m.id, StateMachine: &slow{m.machine, m.before}, Applied: m.machine.Applied(), Log: m.log, Recovered: m.log.Recovered(),
 		Network: network, Clock: clock.Real(), Random: raftnodetest.NewRandom(uint64(m.id)<<8 + m.boots),
 		Logger: hclog.NewNullLogger(), HeartbeatInterval: 10 * time.Millisecond, ElectionTimeout: 100 * time.Millisecond,
 		CatchUpEntries: 20, Confirm: m.confirm,

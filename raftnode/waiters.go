@@ -99,7 +99,8 @@ func (s *waiters) init(member ident.MemberID, nonce ident.Nonce) {
 
 // add makes a waiter for data, or none when too many wait or the end has begun.
 func (s *waiters) add(data []byte, conf *raftpb.ConfChangeV2, deadline time.Duration) (*waiter, error) {
-	if s.count.Add(1) > WaitingRequestsMax || s.bytes.Add(int64(len(data))) > WaitingBytesMax && s.count.Load() > 1 {
+	count, bytes := s.count.Add(1), s.bytes.Add(int64(len(data))) // Both: gone takes both back.
+	if count > WaitingRequestsMax || bytes > WaitingBytesMax && count > 1 {
 		s.gone(len(data))
 		return nil, ErrBusy
 	}

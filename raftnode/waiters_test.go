@@ -114,3 +114,20 @@ func TestWaitersAreBounded(t *testing.T) {
 		t.Error("refused ones are counted")
 	}
 }
+
+func TestWhoIsRefusedLeavesNoTraceInTheCounts(t *testing.T) {
+	for name, full := range map[string]func(*waiters){
+		"requests": func(s *waiters) { s.count.Store(WaitingRequestsMax) },
+		"bytes":    func(s *waiters) { s.count.Store(1); s.bytes.Store(WaitingBytesMax) },
+	} {
+		s := newWaiters()
+		full(s)
+		count, bytes := s.count.Load(), s.bytes.Load()
+		if _, err := s.add([]byte("x"), nil, time.Hour); !errors.Is(err, ErrBusy) {
+			t.Errorf("too many %s: %v", name, err)
+		}
+		if s.count.Load() != count || s.bytes.Load() != bytes {
+			t.Errorf("too many %s: %d requests of %d bytes are counted, waiting are %d of %d", name, s.count.Load(), s.bytes.Load(), count, bytes)
+		}
+	}
+}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/internal/quick"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/server"
@@ -52,6 +53,7 @@ func latest(t *testing.T, a *archive.Archive) (ident.Revision, error) {
 }
 
 func TestInSyncModeWhatWasAcknowledgedIsInTheArchive(t *testing.T) {
+	quick.LeaveOut(t)
 	t.Parallel()
 	for _, members := range []int{1, 3} {
 		t.Run(fmt.Sprintf("members=%d", members), func(t *testing.T) {
@@ -125,6 +127,7 @@ func TestWhatIsWrongWithTheArchiveIsToldAtTheStart(t *testing.T) {
 }
 
 func TestDrillsAreHeldByTheMemberThatArchives(t *testing.T) {
+	quick.LeaveOut(t)
 	t.Parallel()
 	folder := filepath.Join(t.TempDir(), "archive")
 	c := servertest.New(t, 1, func(_ int, cfg *server.Config) {

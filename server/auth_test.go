@@ -322,6 +322,7 @@ func TestNoRequestReachesFurtherThanItsGrants(t *testing.T) {
 }
 
 func TestATokenIsGoodOnEveryMemberUntilItsUserChanges(t *testing.T) {
+	t.Parallel() // It mostly waits.
 	g := newGuarded(t, 3, nil)
 	alice, boss := g.as("alice", "wonder"), g.as("root", "secret")
 	read := &pb.RangeRequest{Key: []byte("a1")}

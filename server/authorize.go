@@ -148,7 +148,7 @@ func (c *core) permit(ctx context.Context, ask func(*auth.Asker) error) error {
 	if err != nil {
 		return err
 	}
-	if !s.Enabled { // Turned off meanwhile.
+	if !s.Enabled {
 		return nil
 	}
 	return ask(&auth.Asker{State: s, By: by, LeaseKeys: c.leaseKeysHere})
@@ -198,12 +198,36 @@ func (c *core) actor(ctx context.Context) (auth.Actor, *auth.State, error) {
 	if seal, ok := ctx.Value(sealKey{}).(*seal); ok {
 		seal.broken = true
 	}
-	user, revision, err := c.identify(ctx)
-	s := c.replica.Machine.Auth.State() // After: finding out may take a while.
-	if revision == 0 {
-		revision = s.Revision
+	for {
+		s := c.replica.Machine.Auth.State()
+		if !s.Enabled { // Turned off meanwhile, and with that all tokens are void.
+			return auth.Actor{}, s, nil
+		}
+		user, revision, err := c.identify(ctx)
+		// Who was found and what it may do must be of one moment: a user that was
+		// deleted and made anew meanwhile is another, though its name is the same.
+		if c.replica.Machine.Auth.State() != s {
+			continue
+		}
+		if revision == 0 {
+			revision = s.Revision
+		}
+		return auth.Actor{User: user, Revision: revision}, s, err
 	}
-	return auth.Actor{User: user, Revision: revision}, s, err
+}
+
+// meet finds out who calls before a view of the store is held: a token may name
+// an entry that has not come to this member yet, and whoever made that up must
+// not keep a view for as long as the wait takes. Whether the caller may is asked
+// under the view, and then at once.
+func (c *core) meet(ctx context.Context) error {
+	if !c.authOn() {
+		return nil
+	}
+	if _, _, err := c.identify(ctx); err != nil && c.authOn() {
+		return err
+	}
+	return nil
 }
 
 // sign writes into a command who wants it, for those who execute it.

@@ -1,20 +1,27 @@
 package server_test
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/holdfast-db/holdfast/internal/quick"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/server"
+	"github.com/holdfast-db/holdfast/server/replica"
 	"github.com/holdfast-db/holdfast/server/servertest"
 )
 
 // Whoever may not start is told what is wrong and what mends it, before anything
 // is written here or changed there.
 func TestWhoMayNotJoinIsRefusedBeforeAnythingChanges(t *testing.T) {
+	quick.LeaveOut(t)
+	t.Parallel() // It mostly waits.
 	c := servertest.New(t, 3, nil)
 	lost, kept := c.Members[1], c.Members[0]
 	lost.Stop()
@@ -73,5 +80,50 @@ func TestWhoMayNotJoinIsRefusedBeforeAnythingChanges(t *testing.T) {
 				t.Errorf("the members were %v and are %v", before, after)
 			}
 		})
+	}
+}
+
+func TestFilesOfTheRaftLogAreAsLargeAsIsAskedFor(t *testing.T) {
+	const size = 2 << 20
+	m := servertest.New(t, 1, func(_ int, c *server.Config) { c.WALSegmentBytes = size }).Members[0]
+	m.Stop()
+	files, err := filepath.Glob(filepath.Join(m.Config.DataDir, "wal", "*"))
+	must(t, err)
+	largest := int64(0)
+	for _, name := range files {
+		f, err := os.Stat(name)
+		must(t, err)
+		largest = max(largest, f.Size())
+	}
+	if largest != size {
+		t.Errorf("the largest of %q has %d bytes", files, largest)
+	}
+}
+
+// Two members of one cluster hold the same entries, so that each could go on from
+// the log of the other, with a vote that is not its own.
+func TestTheLogOfAnotherMemberIsRefused(t *testing.T) {
+	root := t.TempDir()
+	c := servertest.New(t, 2, func(i int, c *server.Config) { c.WALDir = filepath.Join(root, strconv.Itoa(i)) })
+	for _, m := range c.Members {
+		m.Stop()
+	}
+	for i, m := range c.Members {
+		cfg := m.Config
+		cfg.WALDir = c.Members[1-i].Config.WALDir
+		s, err := server.Start(t.Context(), cfg)
+		if err == nil {
+			s.Close()
+			t.Fatalf("%s starts with the log of the other", cfg.Name)
+		}
+		if !errors.Is(err, replica.ErrLogOfAnother) || !strings.Contains(err.Error(), cfg.WALDir) {
+			t.Error(err)
+		}
+	}
+	for _, m := range c.Members {
+		m.Start()
+	}
+	for _, m := range c.Members {
+		m.WaitReady()
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/quick"
 	"github.com/holdfast-db/holdfast/server"
 	"github.com/holdfast-db/holdfast/server/servertest"
 )
@@ -19,6 +20,7 @@ type skewed struct {
 func (s *skewed) Wall() time.Time { return s.Clock.Wall().Add(time.Duration(s.ahead.Load())) }
 
 func TestALeaderWhoseClockGoesWrongHandsOver(t *testing.T) {
+	quick.LeaveOut(t)
 	t.Parallel() // It mostly waits.
 	clocks := make([]*skewed, 3)
 	c := servertest.New(t, 3, func(i int, cfg *server.Config) {

@@ -238,11 +238,17 @@ func (c *core) mayAdd(learner bool) error {
 		return nil
 	}
 	voters, started := c.voters(0)
+	return mayAddTo(voters, started, c.connected(), learner)
+}
+
+func mayAddTo(voters, started, connected int, learner bool) error {
 	quorum := (voters+1)/2 + 1
-	if !learner && started < quorum && voters > 1 {
+	switch {
+	case voters <= 1:
+		return nil
+	case !learner && started < quorum:
 		return errNotEnoughStarted
-	}
-	if voters > 1 && c.connected() < quorum {
+	case connected < quorum:
 		return errUnhealthy
 	}
 	return nil
@@ -256,13 +262,16 @@ func (c *core) mayRemove(id ident.MemberID) error {
 		return nil
 	}
 	voters, started := c.voters(id)
-	if started < voters/2+1 {
+	return mayLeave(voters, started, c.connected(), c.isConnected(id))
+}
+
+// mayLeave is asked with the voters that would be left, and those connected now.
+func mayLeave(voters, started, connected int, up bool) error {
+	quorum := voters/2 + 1
+	switch {
+	case started < quorum:
 		return errNotEnoughStarted
-	}
-	if !c.isConnected(id) {
-		return nil
-	}
-	if c.connected()-1 < voters/2+1 {
+	case up && connected-1 < quorum:
 		return errUnhealthy
 	}
 	return nil

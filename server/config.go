@@ -15,6 +15,8 @@ import (
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/vfs"
+	"github.com/holdfast-db/holdfast/raftnode/transport"
+	"github.com/holdfast-db/holdfast/raftnode/wal"
 	"github.com/holdfast-db/holdfast/snapshot/archive"
 )
 
@@ -48,6 +50,10 @@ type Config struct {
 	Name    string // Of this member, unique in the cluster. Default "default".
 	DataDir string // Default NAME.holdfast.
 	WALDir  string // The Raft log, if it shall lie on another disk. Default DATADIR/wal.
+	// WALSegmentBytes is the size of a file of the Raft log, which is written in full
+	// before its first use, as is the next. Default 64 MiB; members that live for a
+	// test want small ones.
+	WALSegmentBytes int64
 
 	ListenPeerURLs   []string // Default http://localhost:2380.
 	ListenClientURLs []string // Default http://localhost:2379.
@@ -286,6 +292,9 @@ func (c Config) Validate() error {
 	if c.ElectionTimeout > 50*time.Second {
 		bad("--election-timeout[%v] is too long, and should be set less than 50s", c.ElectionTimeout)
 	}
+	if most := c.requestBytesMost(); c.RequestBytesMax > most {
+		bad("--max-request-bytes[%d] is more than the Raft log and the way to other members take: use at most %d", c.RequestBytesMax, most)
+	}
 	if c.InitialClusterState != StateNew && c.InitialClusterState != StateExisting {
 		bad("--initial-cluster-state is %q: use %q or %q", c.InitialClusterState, StateNew, StateExisting)
 	}
@@ -303,6 +312,16 @@ func (c Config) Validate() error {
 	}
 	errs = append(errs, c.checkAuth(), c.checkArchive(), c.checkTLS(), c.Tracing.check())
 	return errors.Join(errs...)
+}
+
+// requestBytesMost is the largest request that fits a file of the Raft log, and a
+// frame to another member: a larger one would end every member that tries.
+func (c *Config) requestBytesMost() int {
+	segment := c.WALSegmentBytes
+	if segment == 0 {
+		segment = wal.SegmentBytesDefault
+	}
+	return min(int(segment)-entryOverheadBytes, transport.FrameBytesMaxDefault-frameOverheadBytes)
 }
 
 // checkClientURL is checkURL for what clients reach: a socket of this host, too.

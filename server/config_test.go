@@ -36,6 +36,9 @@ func TestWrongConfigurationIsNamedWithItsMend(t *testing.T) {
 		"suites of 1.3":       {func(c *Config) { c.TLSMinVersion, c.CipherSuites = "TLS1.3", []string{"TLS_RSA_WITH_AES_128_CBC_SHA"} }, []string{"--cipher-suites"}},
 		"no such suite":       {func(c *Config) { c.CipherSuites = []string{"ROT13"} }, []string{"--cipher-suites", "ROT13"}},
 		"two discoveries":     {func(c *Config) { c.DiscoverySRV, c.InitialCluster = "d", "a=http://h:1" }, []string{"--discovery-srv"}},
+		"large requests":      {func(c *Config) { c.RequestBytesMax = 60 << 20 }, nil},
+		"too large requests":  {func(c *Config) { c.RequestBytesMax = 70 << 20 }, []string{"--max-request-bytes[73400320]", "at most 65011712"}},
+		"small log files":     {func(c *Config) { c.RequestBytesMax, c.WALSegmentBytes = 1<<20, 1<<20 }, []string{"--max-request-bytes[1048576]", "at most 983040"}},
 		"retention":           {func(c *Config) { c.AutoCompactionRetention = "soon" }, []string{"--auto-compaction-retention", "duration"}},
 		"mode":                {func(c *Config) { c.AutoCompactionMode, c.AutoCompactionRetention = "daily", "1" }, []string{"--auto-compaction-mode"}},
 	} {

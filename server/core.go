@@ -53,6 +53,7 @@ type core struct {
 	hub        *watch.Hub
 	fenced     atomic.Bool // This member's state is known to be wrong: it answers nothing any more.
 	scrubs     scrubbing
+	snapshots  atomic.Int64 // On their way to clients.
 	archive    archiving
 	epoch      *epochFence
 	who        *identities // Tokens and passwords.

@@ -54,6 +54,7 @@ var (
 	errDowngradeFormat   = status.Error(codes.InvalidArgument, "etcdserver: wrong downgrade target version format")
 	errDowngradeTarget   = status.Error(codes.InvalidArgument, "etcdserver: invalid downgrade target version")
 	errUnknownMethod     = status.Error(codes.Unknown, "etcdserver: unknown method")
+	errAlarmAction       = status.Error(codes.InvalidArgument, "etcdserver: unknown action for an alarm")
 	errRootUser          = status.Error(codes.FailedPrecondition, "etcdserver: root user does not exist")
 	errRootRole          = status.Error(codes.FailedPrecondition, "etcdserver: root user does not have root role")
 	errUserExists        = status.Error(codes.FailedPrecondition, "etcdserver: user name already exists")
@@ -93,6 +94,7 @@ var wire = []struct{ err, answer error }{
 	{statemachine.ErrNoSpace, errNoSpace},
 	{statemachine.ErrCorrupt, errCorrupt},
 	{mvcc.ErrKeyNotFound, errKeyNotFound},
+	{mvcc.ErrTooLarge, errRequestTooLarge},
 	{statemachine.ErrEmptyKey, errEmptyKey},
 	{lease.ErrTTL, errLeaseTTL},
 	{lease.ErrNotFound, errLeaseNotFound},

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/holdfast-db/holdfast/internal/quick"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/server"
 	"github.com/holdfast-db/holdfast/server/servertest"
@@ -14,6 +15,8 @@ import (
 // Whatever goes into the log of a cluster that was given up is not acknowledged:
 // keys, leases, and members as well.
 func TestAClusterThatWasGivenUpAcknowledgesNothing(t *testing.T) {
+	quick.LeaveOut(t)
+	t.Parallel() // It mostly waits.
 	url := "file://" + t.TempDir()
 	m := servertest.New(t, 1, func(_ int, c *server.Config) { c.ArchiveURL, c.ArchiveEpoch = url, server.EpochStrict }).Members[0]
 	conn := dial(t, m)

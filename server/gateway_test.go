@@ -292,6 +292,8 @@ func TestWhoMayUseTheGateway(t *testing.T) {
 		{"OPTIONS", "/v3/kv/range", "", "https://page", 200, "https://page", ""},
 		{"GET", "/v3/kv/range", "", "https://page", 501, "https://page", `{"code":12,"message":"MethodNotAllowed"}`},
 		{"POST", "/v3/kv/nothing", "", "", 404, "", `"code":5`},
+		{"GET", "/health", "", "https://page", 200, "https://page", `"health":"true"`},
+		{"POST", "/v3/kv/nothing", "", "https://page", 404, "https://page", `"code":5`},
 		{"GET", "/openapi.json", "", "", 200, "", `"/v3/kv/range"`},
 	} {
 		status, header, body := request(c.method, c.path, c.host, c.origin)
@@ -315,5 +317,27 @@ func TestTheGatewayMayBeTurnedOff(t *testing.T) {
 	m := servertest.New(t, 1, func(_ int, c *server.Config) { c.EnableGateway = false }).Members[0]
 	if status, _ := post(t, m, "/v3/kv/range", `{"key":"YQ=="}`); status != http.StatusNotFound {
 		t.Errorf("%d", status)
+	}
+}
+
+// A page that was led here by a name of its own knows no certificate for it.
+func TestUnderTLSEveryNameMayCall(t *testing.T) {
+	a := newAuthority(t)
+	a.revoke()
+	m := servertest.New(t, 1, func(_ int, c *server.Config) {
+		c.HostWhitelist, c.ClientTLS = []string{"good"}, a.tls()
+		c.ListenClientURLs = append(c.ListenClientURLs, secured(c.ListenClientURLs[0]))
+	}).Members[0]
+	transport := &http.Transport{TLSClientConfig: a.clientConfig("bob")}
+	defer transport.CloseIdleConnections()
+	for i, want := range []int{http.StatusMisdirectedRequest, http.StatusOK} {
+		r, err := (&http.Client{Transport: transport}).Get(m.Config.ListenClientURLs[i] + "/version")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		if r.StatusCode != want {
+			t.Errorf("%s: %d, want %d", m.Config.ListenClientURLs[i], r.StatusCode, want)
+		}
 	}
 }

@@ -26,6 +26,7 @@ func TestEveryMethodHasARule(t *testing.T) {
 }
 
 func TestWhatAClientMustNotWaitForIsRefusedAtOnce(t *testing.T) {
+	t.Parallel() // It mostly waits.
 	c := servertest.New(t, 2, nil)
 	c.Members[1].Stop()
 	conn := dial(t, c.Members[0])

@@ -58,6 +58,8 @@ func (c *core) hashAt(ctx context.Context, revision ident.Revision) (mvcc.Hash, 
 // hashOf asks a member. It reports false where the two can not be compared: C
 // is another there, or the revision is compacted.
 func (s *Server) hashOf(ctx context.Context, peer ident.MemberID, own mvcc.Hash) (uint32, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, hashPatience)
+	defer cancel()
 	answer, err := s.transport.Ask(ctx, peer, askHash, binary.BigEndian.AppendUint64(nil, uint64(own.Revision)))
 	if err != nil {
 		return 0, false, err

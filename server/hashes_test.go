@@ -9,12 +9,14 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/holdfast-db/holdfast/internal/quick"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/server"
 	"github.com/holdfast-db/holdfast/server/servertest"
 )
 
 func TestAMemberWithOtherKeysDoesNotServe(t *testing.T) {
+	quick.LeaveOut(t)
 	t.Parallel() // It mostly waits.
 	c := compactedWith(t, 3, func(_ int, c *server.Config) { c.InitialCorruptCheck = true })
 	m := c.Members[2]
@@ -37,6 +39,7 @@ func TestAMemberWithOtherKeysDoesNotServe(t *testing.T) {
 }
 
 func TestKeysThatDifferAreFoundByTime(t *testing.T) {
+	quick.LeaveOut(t)
 	for name, set := range map[string]func(int, *server.Config){
 		"each interval":    func(_ int, c *server.Config) { c.CorruptCheckTime = 100 * time.Millisecond },
 		"after compaction": func(_ int, c *server.Config) { c.CompactHashCheck, c.CompactHashCheckTime = true, 100*time.Millisecond },
@@ -60,6 +63,9 @@ func TestKeysThatDifferAreFoundByTime(t *testing.T) {
 				}
 			}
 			eventually(t, "the alarm names it", func() bool {
+				if wrong.Err() != nil { // It led for a while, and found itself.
+					return strings.Contains(wrong.Err().Error(), "the keys of this member differ")
+				}
 				return slices.Equal(corruptAlarms(t, c.Members[0]), []uint64{uint64(wrong.MemberID())})
 			})
 		})
@@ -67,6 +73,7 @@ func TestKeysThatDifferAreFoundByTime(t *testing.T) {
 }
 
 func TestALearnerThatKeepsUpGetsItsVote(t *testing.T) {
+	quick.LeaveOut(t)
 	t.Parallel() // It mostly waits.
 	c := servertest.New(t, 1, func(_ int, c *server.Config) { c.LearnerAutoPromote, c.StrictReconfigCheck = true, false })
 	learner, _ := join(t, c)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/grpc/status"
+
 	"github.com/holdfast-db/holdfast/statemachine/alarm"
 )
 
@@ -21,15 +23,15 @@ type healthAnswer struct {
 // for no quorum.
 func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	answer := healthAnswer{Health: "true", Reason: s.unhealthy(r)}
-	status := http.StatusOK
+	code := http.StatusOK
 	if answer.Reason == "" {
 		s.metrics.healthGood.Add(1)
 	} else {
 		s.metrics.healthBad.Add(1)
 		s.log.Warn("/health answers false", "reason", answer.Reason)
-		answer.Health, status = "false", http.StatusServiceUnavailable
+		answer.Health, code = "false", http.StatusServiceUnavailable
 	}
-	writeJSON(w, status, answer)
+	writeJSON(w, code, answer)
 }
 
 func (s *Server) unhealthy(r *http.Request) string {
@@ -45,10 +47,14 @@ func (s *Server) unhealthy(r *http.Request) string {
 		return "RAFT NO LEADER"
 	}
 	if err := s.canRead(r.Context(), serializable); err != nil {
-		return "RANGE ERROR:" + toWire(err).Error()
+		return "RANGE ERROR:" + said(err)
 	}
 	return ""
 }
+
+// said is an error in the words of the protocol, without those of gRPC: probes
+// know them so.
+func said(err error) string { return status.Convert(toWire(err)).Message() }
 
 // canRead tells whether a client could read here: at once, or after asking the
 // quorum.
@@ -128,7 +134,10 @@ func (s *Server) answerProbes(w http.ResponseWriter, r *http.Request, kind strin
 }
 
 func (s *Server) probeRead(ctx context.Context, serializable bool) error {
-	return toWire(s.canRead(ctx, serializable))
+	if err := s.canRead(ctx, serializable); err != nil {
+		return errors.New(said(err))
+	}
+	return nil
 }
 
 func (s *Server) probeCorruption(context.Context) error {

@@ -55,6 +55,9 @@ func (s *kvService) read(ctx context.Context, r *pb.RangeRequest) (*codec.RangeR
 			return nil, toWire(err)
 		}
 	}
+	if err := s.meet(ctx); err != nil {
+		return nil, toWire(err)
+	}
 	store, err := s.replica.Use()
 	if err != nil {
 		return nil, toWire(err)
@@ -127,6 +130,9 @@ func (s *kvService) txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse,
 		if err := s.linearize(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.meet(ctx); err != nil {
+		return nil, err
 	}
 	store, err := s.replica.Use()
 	if err != nil {

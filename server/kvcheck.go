@@ -1,9 +1,6 @@
 package server
 
 import (
-	"bytes"
-	"slices"
-
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 )
 
@@ -88,85 +85,4 @@ func checkOp(op *pb.RequestOp, budget int) error {
 		return checkTxnOps(v.RequestTxn, budget)
 	}
 	return errKeyNotFound
-}
-
-// writes is what a branch may write.
-type writes struct {
-	puts    map[string]bool
-	deletes []keyRange
-}
-
-type keyRange struct{ key, end []byte } // As on the wire: no end is one key, a zero byte is from key on.
-
-func (k keyRange) has(key string) bool {
-	switch {
-	case len(k.end) == 0:
-		return string(k.key) == key
-	case len(k.end) == 1 && k.end[0] == 0:
-		return bytes.Compare([]byte(key), k.key) >= 0
-	}
-	return bytes.Compare([]byte(key), k.key) >= 0 && bytes.Compare([]byte(key), k.end) < 0
-}
-
-func (w *writes) deleted(key string) bool {
-	return slices.ContainsFunc(w.deletes, func(k keyRange) bool { return k.has(key) })
-}
-
-// writesOf gathers what a branch writes, or fails when a key is put twice, or
-// put and deleted. Only one branch of a nested transaction runs, so its two
-// branches may overlap each other.
-func writesOf(branch []*pb.RequestOp) (*writes, error) {
-	w := &writes{puts: map[string]bool{}}
-	for _, op := range branch {
-		if d := op.GetRequestDeleteRange(); d != nil {
-			w.deletes = append(w.deletes, keyRange{d.Key, d.RangeEnd})
-		}
-	}
-	for _, op := range branch {
-		if t := op.GetRequestTxn(); t != nil {
-			if err := w.addNested(t); err != nil {
-				return nil, err
-			}
-		}
-	}
-	for _, op := range branch {
-		if p := op.GetRequestPut(); p != nil {
-			key := string(p.Key)
-			if w.puts[key] || w.deleted(key) {
-				return nil, errDuplicateKey
-			}
-			w.puts[key] = true
-		}
-	}
-	return w, nil
-}
-
-func (w *writes) addNested(t *pb.TxnRequest) error {
-	yes, err := writesOf(t.Success)
-	if err != nil {
-		return err
-	}
-	no, err := writesOf(t.Failure)
-	if err != nil {
-		return err
-	}
-	for _, side := range []*writes{yes, no} {
-		for key := range side.puts { //tidy:ordered only whether there is an overlap matters
-			if w.puts[key] || w.deleted(key) {
-				return errDuplicateKey
-			}
-		}
-		for key := range w.puts { //tidy:ordered as above
-			if side.deleted(key) {
-				return errDuplicateKey
-			}
-		}
-	}
-	for _, side := range []*writes{yes, no} {
-		for key := range side.puts { //tidy:ordered a set
-			w.puts[key] = true
-		}
-		w.deletes = append(w.deletes, side.deletes...)
-	}
-	return nil
 }

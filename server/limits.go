@@ -19,6 +19,11 @@ const (
 	// answer to those in between is in our words, above it in gRPC's.
 	receiveOverheadBytes = 512 << 10
 
+	// entryOverheadBytes is what a file of the Raft log holds besides one request,
+	// and frameOverheadBytes what a frame does: other requests may come before it.
+	entryOverheadBytes = 64 << 10
+	frameOverheadBytes = 2 << 20
+
 	// QuotaBytesDefault of the store, as etcd.
 	QuotaBytesDefault = 2 << 30
 
@@ -40,6 +45,10 @@ const (
 	// compactHashCheckDefault is as etcd's.
 	bootCheckMax            = 30 * time.Second
 	compactHashCheckDefault = time.Minute
+
+	// hashPatience is for another member to read all of its keys, of which many GiB may
+	// have to come from its disk first.
+	hashPatience = 10 * time.Minute
 
 	// A learner is given its vote after promoteLooks in a row at which it had all but
 	// promoteLagMax of the committed entries: one that falls behind again would cost
@@ -79,6 +88,8 @@ const (
 	// is in the bytes, and little in memory for many streams.
 	rangePartBytes = 512 << 10
 
+	// snapshotsMax are sent to clients at a time: each is a file as large as the state.
+	snapshotsMax = 4
 	// snapshotChunkBytes of the Snapshot stream, as etcd.
 	snapshotChunkBytes = 32 << 10
 	// snapshotPieceBytes are sent before others get their turn.
@@ -134,7 +145,7 @@ const (
 	webSocketsMax = 4096
 
 	// insideBufferBytes of the connection of an embedding program.
-	insideBufferBytes = 1 << 20
+	insideBufferBytes = 256 << 10 // Twice: one for each direction.
 
 	// stopTimeout for requests under way when the server closes.
 	stopTimeout = 500 * time.Millisecond

@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -253,5 +254,31 @@ func TestACandidateWhoseLeaseEndedDoesNotLead(t *testing.T) {
 	}
 	if err := <-lost; status.Convert(err).Message() != "election: not leader" {
 		t.Fatalf("a lease that ended while its owner stood: %v", err)
+	}
+}
+
+// Who stood first leads, wherever its key is among those of the others.
+func TestTheLeaderOfManyIsWhoStoodFirst(t *testing.T) {
+	conn := dial(t, servertest.New(t, 1, nil).Members[0])
+	c := electionpb.NewElectionClient(conn)
+	name := []byte("e")
+	for _, lease := range []int64{0x50, 0x40, 0x10, 0x20, 0x30} { // Not in the order of their keys.
+		if _, err := pb.NewLeaseClient(conn).LeaseGrant(t.Context(), &pb.LeaseGrantRequest{ID: lease, TTL: 600}); err != nil {
+			t.Fatal(err)
+		}
+		key, value := fmt.Appendf(nil, "e/%x", lease), fmt.Appendf(nil, "%x", lease)
+		if _, err := pb.NewKVClient(conn).Put(t.Context(), &pb.PutRequest{Key: key, Value: value, Lease: lease}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r, err := c.Leader(t.Context(), &electionpb.LeaderRequest{Name: name}); err != nil || string(r.Kv.Value) != "50" {
+		t.Errorf("leader: %v, %v", r, err)
+	}
+	seen, err := c.Observe(t.Context(), &electionpb.LeaderRequest{Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := seen.Recv(); err != nil || string(r.Kv.Value) != "50" {
+		t.Errorf("observed: %v, %v", r, err)
 	}
 }

@@ -67,6 +67,9 @@ func (s *maintenanceService) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb
 		}
 		return answer, nil
 	}
+	if _, known := pb.AlarmRequest_AlarmAction_name[int32(r.Action)]; !known {
+		return nil, errAlarmAction // It would be taken for the end of the alarm.
+	}
 	answer, err := s.setAlarm(ctx, r)
 	if err != nil {
 		return nil, toWire(err)
@@ -180,8 +183,13 @@ func (s *maintenanceService) MoveLeader(ctx context.Context, r *pb.MoveLeaderReq
 
 // Snapshot sends the whole state as a file. The file is made first, in the data
 // directory, because its size must be known before the first chunk and because
-// a slow client must not hold base's pages.
+// a slow client must not hold base's pages. There are few such files at a time: a disk
+// that they fill is the log's as well.
 func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, stream pb.Maintenance_SnapshotServer) error {
+	defer s.snapshots.Add(-1)
+	if s.snapshots.Add(1) > snapshotsMax {
+		return errTooManyRequests
+	}
 	start := s.cfg.Clock.Mono()
 	defer func() { s.metrics.snapshot.Observe((s.cfg.Clock.Mono() - start).Seconds()) }()
 	f, size, done, err := s.replica.SnapshotFile(stream.Context(), s.id.Member)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -142,7 +143,7 @@ func (m *metrics) watchMember(c *core) {
 	m.watchCounts(c)
 	m.unused()
 	m.constant("etcd_server_version", "The version of etcd that this member behaves as.", prometheus.Labels{"server_version": c.cfg.ProtocolVersion})
-	m.constant("etcd_cluster_version", "The version of etcd that the cluster behaves as.", prometheus.Labels{"cluster_version": majorMinor(c.cfg.ProtocolVersion)})
+	m.constant("etcd_cluster_version", "The version of etcd that the cluster behaves as.", prometheus.Labels{"cluster_version": strings.TrimSuffix(majorMinor(c.cfg.ProtocolVersion), ".0")})
 	m.constant("etcd_server_go_version", "The Go that built this member.", prometheus.Labels{"server_go_version": runtime.Version()})
 	m.constant("etcd_server_id", "The ID of this member.", prometheus.Labels{"server_id": c.id.Member.String()})
 }

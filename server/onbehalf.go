@@ -52,10 +52,13 @@ func answerAs[Q, R any](ctx context.Context, c *core, method string, r *Q, call 
 	return answer.(*R), nil
 }
 
-// first returns the oldest key of a range, nil if there is none, and the
-// header of the answer.
+// first returns the oldest key of a range, or in descending order the youngest, nil
+// if there is none, and the header of the answer.
 func (s *onBehalf) first(ctx context.Context, r *pb.RangeRequest) (*mvccpb.KeyValue, *pb.ResponseHeader, error) {
 	r.SortTarget, r.Limit = pb.RangeRequest_CREATE, 1
+	if r.SortOrder == pb.RangeRequest_NONE {
+		r.SortOrder = pb.RangeRequest_ASCEND // Without one the limit comes before the sort: the oldest of the first keys.
+	}
 	answer, err := s.txn(ctx, &pb.TxnRequest{Success: []*pb.RequestOp{opRange(r)}})
 	if err != nil {
 		return nil, nil, err

@@ -80,6 +80,9 @@ func (s *kvService) RangeStream(r *pb.RangeRequest, stream pb.KV_RangeStreamServ
 // must not keep a compaction from being merged. If one overtakes it, the next
 // part fails.
 func (s *kvService) readPart(ctx context.Context, r *pb.RangeRequest, args mvcc.RangeArgs) (*mvcc.RangeResult, error) {
+	if err := s.meet(ctx); err != nil {
+		return nil, err
+	}
 	store, err := s.replica.Use()
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/holdfast-db/holdfast/client"
 	"github.com/holdfast-db/holdfast/client/recipe"
+	"github.com/holdfast-db/holdfast/internal/quick"
 	"github.com/holdfast-db/holdfast/proto/mvccpb"
 	"github.com/holdfast-db/holdfast/server/servertest"
 )
@@ -36,6 +37,8 @@ func newSession(t *testing.T, c *client.Client) *recipe.Session {
 }
 
 func TestARecipesLockIsHeldByOneAtATime(t *testing.T) {
+	quick.LeaveOut(t)
+	t.Parallel() // It mostly waits.
 	c := clientOf(t, servertest.New(t, 3, nil))
 	const workers, rounds = 4, 5
 	inside, total := 0, 0 // The race detector finds two inside as well.

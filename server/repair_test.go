@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/holdfast-db/holdfast/internal/datadir"
+	"github.com/holdfast-db/holdfast/internal/quick"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/server"
@@ -91,6 +92,7 @@ func ended(t testing.TB, m *servertest.Member) error {
 }
 
 func TestAMemberWhoseStateIsDamagedGetsAnotherFromItsPeers(t *testing.T) {
+	quick.LeaveOut(t)
 	t.Parallel() // It mostly waits.
 	c := compacted(t, 3)
 	victim := c.Members[2]
@@ -184,6 +186,7 @@ func TestADamagedMemberThatIsAloneRefusesByNameAndTouchesNothing(t *testing.T) {
 }
 
 func TestADamagedMemberWithoutPeersRefusesByNameAndStartsOnceTheyAreThere(t *testing.T) {
+	quick.LeaveOut(t)
 	c := compacted(t, 3)
 	for _, m := range c.Members {
 		m.Stop()
@@ -207,6 +210,8 @@ func TestADamagedMemberWithoutPeersRefusesByNameAndStartsOnceTheyAreThere(t *tes
 }
 
 func TestDamageFoundByAReadIsNeverServedAndStopsTheMember(t *testing.T) {
+	quick.LeaveOut(t)
+	t.Parallel() // It mostly waits.
 	c := compacted(t, 3)
 	victim := c.Members[1]
 	_, base, _ := stateFiles(t, victim)
@@ -227,6 +232,7 @@ func TestDamageFoundByAReadIsNeverServedAndStopsTheMember(t *testing.T) {
 }
 
 func TestAMemberThatDifferedIsRebuiltAndItsAlarmIsDisarmed(t *testing.T) {
+	quick.LeaveOut(t)
 	t.Parallel() // It mostly waits.
 	c := compacted(t, 3)
 	wrong := c.Members[2]
@@ -284,6 +290,7 @@ func mark(t testing.TB, m *servertest.Member) {
 
 // One power supply may serve all disks.
 func TestAClusterWhoseWritesFailedEverywhereComesBackFromItsOwnFiles(t *testing.T) {
+	quick.LeaveOut(t)
 	t.Parallel() // It mostly waits.
 	c := compacted(t, 3)
 	mustPut(t, dial(t, c.Members[0]), "d", "4")
@@ -342,6 +349,7 @@ func (f *unsyncedFile) SyncData() error {
 }
 
 func TestAFailedSyncIsMarkedAndTheStateNotOpenedAgain(t *testing.T) {
+	quick.LeaveOut(t)
 	t.Parallel() // It mostly waits.
 	var fsys unsyncedFS
 	c := compactedWith(t, 3, func(i int, cfg *server.Config) {

@@ -5,10 +5,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/holdfast-db/holdfast/internal/quick"
 	"github.com/holdfast-db/holdfast/server"
 )
 
 func TestTheScrubberFindsWhatNobodyReads(t *testing.T) {
+	quick.LeaveOut(t)
 	t.Parallel() // It mostly waits.
 	c := compactedWith(t, 3, func(_ int, cfg *server.Config) { cfg.ScrubInterval = 50 * time.Millisecond })
 	victim := c.Members[1]

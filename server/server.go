@@ -52,6 +52,7 @@ type Server struct {
 	door      *frontdoor.Door
 	grpc      *grpc.Server
 	inside    *inside
+	direct    direct
 	gateway   *jsonGateway // Nil when it is turned off.
 	http      *http.Server
 	clients   []frontdoor.Port // Taken, but not served before there is a quorum.
@@ -143,7 +144,7 @@ func (s *Server) start(ctx context.Context) error {
 func (s *Server) openState(ctx context.Context, b *boot) (*wal.Recovered, error) {
 	state := replica.Config{
 		FS: s.cfg.FS, Dir: s.dir, Clock: s.cfg.Clock, Logger: s.cfg.Logger,
-		WALDir: s.cfg.WALDir, QuotaBytes: s.cfg.QuotaBytes, OnCheckpoint: s.checkpointed,
+		WALDir: s.cfg.WALDir, WALBytes: s.cfg.WALSegmentBytes, QuotaBytes: s.cfg.QuotaBytes, OnCheckpoint: s.checkpointed,
 	}
 	id, p, err := b.identify(ctx)
 	if err != nil {
@@ -161,6 +162,9 @@ func (s *Server) openState(ctx context.Context, b *boot) (*wal.Recovered, error)
 	var recovered *wal.Recovered
 	if s.wal, recovered, err = wal.Open(state.WAL()); err != nil {
 		return nil, fmt.Errorf("open raft log: %w", err)
+	}
+	if err := replica.OwnLog(s.wal, recovered, id, state.WAL().Dir); err != nil {
+		return nil, err
 	}
 	if s.replica, err = s.openReplica(ctx, b, state, recovered); err != nil {
 		return nil, err
@@ -388,11 +392,13 @@ func (s *Server) closeParts() error {
 	var errs []error
 	s.stopping.Store(true)
 	s.group.Stop()
+	s.direct.close()
 	s.closeClients()
 	s.stopTracing()
 	if s.node != nil {
 		errs = append(errs, s.node.Close())
 	}
+	s.direct.under.Wait() // Whatever waited for the node has its answer.
 	if s.hub != nil {
 		errs = append(errs, s.hub.Close())
 	}

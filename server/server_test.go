@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/encoding/gzip"
 	"google.golang.org/grpc/status"
 
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
@@ -80,6 +81,7 @@ func TestTwoServersLiveInOneProcess(t *testing.T) {
 }
 
 func TestAMinorityMayDie(t *testing.T) {
+	t.Parallel() // It mostly waits.
 	c := servertest.New(t, 3, nil)
 	for i, m := range c.Members {
 		mustPut(t, dial(t, m), fmt.Sprintf("k%d", i), "v")
@@ -149,6 +151,49 @@ func TestAWatchSeesEveryRevisionOnce(t *testing.T) {
 	}
 }
 
+// One encoding is sent by all streams that are alike, and those that compress are not
+// like those that do not.
+func TestStreamsOfBothKindsGetTheSameEvents(t *testing.T) {
+	c := servertest.New(t, 1, nil)
+	conn := dial(t, c.Members[0])
+	var streams []pb.Watch_WatchClient
+	for i := range 6 {
+		var options []grpc.CallOption
+		if i%2 == 0 {
+			options = append(options, grpc.UseCompressor(gzip.Name))
+		}
+		w, err := pb.NewWatchClient(conn).Watch(t.Context(), options...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask := &pb.WatchCreateRequest{Key: []byte("a"), WatchId: int64(7 + i/4), Fragment: i == 1, ProgressNotify: i == 2}
+		if err := w.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: ask}}); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := w.Recv(); err != nil || !r.Created || r.WatchId != ask.WatchId {
+			t.Fatalf("created: %v, %v", r, err)
+		}
+		streams = append(streams, w)
+	}
+	for i := range 20 {
+		mustPut(t, conn, "a", fmt.Sprint(i, strings.Repeat("x", 100*i)))
+	}
+	for i, w := range streams {
+		for next := 0; next < 20; {
+			r, err := w.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, ev := range r.Events {
+				if want := fmt.Sprint(next, strings.Repeat("x", 100*next)); string(ev.Kv.Value) != want || r.WatchId != int64(7+i/4) {
+					t.Fatalf("stream %d, watch %d, event %d is %v", i, r.WatchId, next, ev)
+				}
+				next++
+			}
+		}
+	}
+}
+
 func TestALeaseEndsByItself(t *testing.T) {
 	c := servertest.New(t, 1, nil)
 	conn := dial(t, c.Members[0])
@@ -192,6 +237,7 @@ func TestALeaseEndsByItself(t *testing.T) {
 }
 
 func TestAMemberWithoutAQuorumAnswersOnlyWhatNeedsNone(t *testing.T) {
+	t.Parallel() // It mostly waits.
 	c := servertest.New(t, 2, nil)
 	mustPut(t, dial(t, c.Members[0]), "a", "1")
 	c.Members[1].Stop()
@@ -304,7 +350,7 @@ func join(t *testing.T, c *servertest.Cluster) (*servertest.Member, *pb.MemberAd
 		t.Fatal(err)
 	}
 	joiner.Config.Name = "joiner"
-	joiner.Config.InitialCluster = first.Config.Name + "=" + first.PeerURL + ",joiner=" + joiner.PeerURL
+	joiner.Config.InitialCluster = "by-another-name=" + first.PeerURL + ",joiner=" + joiner.PeerURL // Members are known by their URLs.
 	joiner.Config.InitialClusterState = server.StateExisting
 	added, err := pb.NewClusterClient(dial(t, first)).MemberAdd(t.Context(), &pb.MemberAddRequest{PeerURLs: []string{joiner.PeerURL}, IsLearner: true})
 	if err != nil {

@@ -75,3 +75,25 @@ func TestASocketInUseAndOtherFilesAreLeftAlone(t *testing.T) {
 		conn.Close()
 	}
 }
+
+func TestASocketMayBeUnderTLS(t *testing.T) {
+	t.Parallel() // It mostly waits.
+	folder, err := os.MkdirTemp("", "hf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	a := newAuthority(t)
+	a.revoke()
+	socket := "unixs://" + filepath.Join(folder, "s")
+	servertest.New(t, 1, func(_ int, c *server.Config) {
+		c.ClientTLS = a.tls()
+		c.ListenClientURLs = append(c.ListenClientURLs, socket)
+	})
+	if err := a.put("bob", socket); err != nil {
+		t.Errorf("with a certificate: %v", err)
+	}
+	if err := a.plainPut("unix" + strings.TrimPrefix(socket, "unixs")); err == nil {
+		t.Error("a client without TLS is served")
+	}
+}

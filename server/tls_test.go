@@ -24,6 +24,7 @@ import (
 
 	"github.com/holdfast-db/holdfast/client"
 	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/quick"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/pki"
 	"github.com/holdfast-db/holdfast/server"
@@ -120,6 +121,8 @@ func secured(raw string) string { return strings.Replace(raw, "http://", "https:
 
 // A class of etcd's advisories: the list was skipped on one listener.
 func TestARevokedCertificateIsRefusedOnEveryListener(t *testing.T) {
+	quick.LeaveOut(t)
+	t.Parallel() // It mostly waits.
 	a := newAuthority(t)
 	a.revoke("alice")
 	c := servertest.New(t, 1, func(_ int, c *server.Config) {
@@ -217,6 +220,8 @@ func TestCleartextAndTLSShareAPort(t *testing.T) {
 }
 
 func TestMembersMakeTheirOwnCertificates(t *testing.T) {
+	quick.LeaveOut(t)
+	t.Parallel() // It mostly waits.
 	c := servertest.New(t, 3, func(_ int, c *server.Config) {
 		c.ClientTLS.Auto, c.PeerTLS.Auto = true, true
 		c.ListenPeerURLs[0], c.ListenClientURLs[0] = secured(c.ListenPeerURLs[0]), secured(c.ListenClientURLs[0])

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -9,11 +10,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/holdfast-db/holdfast/internal/golden"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/mvcc"
+	"github.com/holdfast-db/holdfast/mvcc/history"
 )
 
 // small is a short snapshot with every kind of frame, and merged rows of base.
@@ -289,4 +292,39 @@ func resealed(data []byte) []byte {
 		}
 	}
 	return out
+}
+
+// A request that deletes a great many keys makes one record of them all.
+func TestTheLargestRecordOfHistoryFitsASnapshot(t *testing.T) {
+	for length, want := range map[uint64]string{
+		1<<30 + 1:                  "cut off",
+		history.RecordBytesMax:     "cut off",
+		history.RecordBytesMax + 1: "impossible length",
+	} {
+		var b bytes.Buffer
+		w, err := newFrameWriter(&b, false)
+		if err == nil {
+			err = w.begin(kindHeader)
+		}
+		if err == nil {
+			err = w.add(binary.AppendUvarint(nil, length)) // And nothing of what it announces.
+		}
+		if err == nil {
+			err = w.begin(kindEnd)
+		}
+		if err == nil {
+			err = errors.Join(w.add([]byte{0}), w.finish())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := newFrameReader(&b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.sized(kindHeader); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("an item of %d bytes: %v", length, err)
+		}
+		r.close()
+	}
 }

@@ -79,7 +79,7 @@ func (src *DirSource) save(ctx context.Context, path string, o WriteOptions) (re
 	if logDir == "" {
 		logDir = dir.WAL()
 	}
-	if report.Uncertain, err = src.replay(logDir, store); err != nil {
+	if report.Uncertain, err = src.replay(logDir, store, id.Member); err != nil {
 		return nil, err
 	}
 	frozen, err := store.Freeze()
@@ -94,15 +94,20 @@ func (src *DirSource) save(ctx context.Context, path string, o WriteOptions) (re
 }
 
 // replay applies what the log holds beyond the state, and tells how many
-// entries of unknown fate follow.
-func (src *DirSource) replay(logDir string, store *mvcc.Store) (uncertain uint64, err error) {
+// entries of unknown fate follow. A log that has another entry where the state
+// stands counts for nothing: the member would begin it anew behind the state.
+func (src *DirSource) replay(logDir string, store *mvcc.Store, self ident.MemberID) (uncertain uint64, err error) {
 	log, found, err := wal.Open(wal.Config{FS: src.FS, Dir: logDir, Logger: src.Logger})
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
+	at := store.Applied()
+	if term, err := log.Term(at.Position.Index); err == nil && term != at.Term {
+		return 0, nil
+	}
 	err = replayLog(log, store, func(conf *raftpb.ConfState) ident.Index {
-		if len(conf.Voters) == 1 && len(conf.VotersOutgoing) == 0 {
+		if len(conf.Voters) == 1 && conf.Voters[0] == uint64(self) && len(conf.VotersOutgoing) == 0 {
 			return found.Last.Index
 		}
 		return min(found.HardState.Commit, found.Last.Index)

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -106,6 +107,65 @@ func TestAStoppedDirectoryIsSavedUpToWhatIsKnownAsCommitted(t *testing.T) {
 				t.Errorf("configuration %v, members %v", &conf, st.Members)
 			}
 		})
+	}
+}
+
+// What a learner's log holds beyond the commit index may be gone at the only voter.
+func TestALearnerOfASingleVoterSavesOnlyWhatIsKnownAsCommitted(t *testing.T) {
+	old, _ := grown(t, 22)
+	p := restore(t, writeFile(t, snapshotOf(t, old, WriteOptions{})), RestoreOptions{Members: three(t.TempDir())[:1]})
+	m := p.Members[0]
+	logOf(t, m, p, 5, p.At+3)
+	dir, err := datadir.Open(vfs.OS(), m.DataDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := dir.Identity()
+	id.Member++ // The directory of another, to whom the voter has sent its log.
+	if err = errors.Join(err, dir.SetIdentity(id), dir.Close()); err != nil {
+		t.Fatal(err)
+	}
+	src := DirSource{FS: vfs.OS(), Clock: clock.Real(), Logger: hclog.NewNullLogger(), DataDir: m.DataDir}
+	report, err := SaveFromDir(t.Context(), src, filepath.Join(t.TempDir(), "dir.snap"), WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Position.Index != p.At+3 || report.Uncertain != 2+2*5-3 {
+		t.Errorf("saved up to entry %d, %d uncertain", report.Position.Index-p.At, report.Uncertain)
+	}
+}
+
+// After a crash between an installed snapshot and the log's new beginning the log
+// holds a past that the state does not have.
+func TestALogThatTheStateDoesNotGoOnFromIsNotReplayed(t *testing.T) {
+	old, _ := grown(t, 23)
+	p := restore(t, writeFile(t, snapshotOf(t, old, WriteOptions{})), RestoreOptions{Members: three(t.TempDir())[:1]})
+	m := p.Members[0]
+	folder := filepath.Join(m.DataDir, "wal")
+	if err := os.RemoveAll(folder); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	log, err := wal.Create(wal.Config{FS: vfs.OS(), Dir: folder, Logger: hclog.NewNullLogger()}, wal.Mark{Index: p.At - 1, Term: p.Term - 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale := func(i ident.Index) *raftpb.Entry {
+		kind := raftpb.EntryNormal
+		return &raftpb.Entry{Type: &kind, Index: new(uint64(p.At + i)), Term: new(uint64(p.Term - 1))}
+	}
+	if err := errors.Join(log.Append([]*raftpb.Entry{stale(0), stale(1), stale(2)}, nil), log.Close()); err != nil {
+		t.Fatal(err)
+	}
+	src := DirSource{FS: vfs.OS(), Clock: clock.Real(), Logger: hclog.NewNullLogger(), DataDir: m.DataDir}
+	report, err := SaveFromDir(t.Context(), src, filepath.Join(t.TempDir(), "dir.snap"), WriteOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if report.Position.Index != p.At || report.Uncertain != 0 {
+		t.Errorf("saved up to entry %d after the state's, %d uncertain", report.Position.Index-p.At, report.Uncertain)
 	}
 }
 

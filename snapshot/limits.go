@@ -1,5 +1,7 @@
 package snapshot
 
+import "github.com/holdfast-db/holdfast/mvcc/history"
+
 const (
 	// frameBytes of content are compressed and checked together: enough for zstd
 	// to work well, little enough to name damage closely.
@@ -8,7 +10,11 @@ const (
 	storedBytesMax = frameBytes + 64<<10
 
 	// itemBytesMax bounds one row or record: a segment of history holds no larger record.
-	itemBytesMax = 1 << 30
+	itemBytesMax = history.RecordBytesMax
+
+	// revisionMax is how far a restore raises the revision at most: a quarter of what
+	// the protocol's integers hold is left for writes.
+	revisionMax = 3 << 61
 
 	// headerBytesMax bounds the header: IDs, positions and Raft's configuration.
 	headerBytesMax = 64 << 10

@@ -165,6 +165,9 @@ func PlanRestore(h *holdfastpb.SnapshotHeader, o RestoreOptions) (*Plan, error) 
 	if h.HistoryOnly {
 		return nil, fmt.Errorf("snapshot has no base, it only continues one: %w", ErrHistoryOnly)
 	}
+	if o.BumpRevision > revisionMax-h.Revision {
+		return nil, fmt.Errorf("revision %d raised by %d is beyond %d, which leaves too few for writes: raise it by less: %w", h.Revision, o.BumpRevision, int64(revisionMax), ErrInvalid)
+	}
 	p := &Plan{
 		Header: h, Bump: o.BumpRevision, Leases: cmp.Or(o.Leases, LeasesRefill), Replace: o.Replace,
 		Timeline: ident.Timeline(h.Timeline.GetNumber() + 1),
@@ -224,7 +227,7 @@ func (p *Plan) String() string {
 		fmt.Fprintf(&b, "everything up to revision %d will be compacted\n", h.Revision+p.Bump)
 	}
 	fmt.Fprintf(&b, "alarms are dropped, %s, members are replaced:\n", p.leases())
-	for _, m := range p.Members {
+	for _, m := range p.ByName() {
 		fmt.Fprintf(&b, "  %s %s %s", m.ID, m.Name, strings.Join(m.PeerURLs, ","))
 		if m.Make {
 			fmt.Fprintf(&b, " -> %s", m.DataDir)
@@ -235,6 +238,12 @@ func (p *Plan) String() string {
 		b.WriteString("\n")
 	}
 	return b.String()
+}
+
+// ByName are the members in the order of their names, for people: that of IDs is
+// another each time.
+func (p *Plan) ByName() []PlannedMember {
+	return slices.SortedFunc(slices.Values(p.Members), func(a, b PlannedMember) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // leases is what the plan says of them.

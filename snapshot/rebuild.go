@@ -161,6 +161,13 @@ func (r *restorer) installMade(m PlannedMember) error {
 	if !made { // In its place, or never made.
 		return r.inPlace(m)
 	}
+	if s.dir, err = datadir.Open(r.cfg.FS, s.scratch); err != nil { // Another restore may be at work there.
+		return err
+	}
+	r.sites = append(r.sites, s)
+	if err := r.isPlanned(s.dir, m); err != nil {
+		return err
+	}
 	there, err := vfs.Exists(r.cfg.FS, m.DataDir)
 	if err != nil {
 		return err
@@ -169,7 +176,6 @@ func (r *restorer) installMade(m PlannedMember) error {
 		if s.old, err = datadir.Open(r.cfg.FS, m.DataDir); err != nil { // So that nobody lives there.
 			return err
 		}
-		r.sites = append(r.sites, s)
 	}
 	return r.install(s)
 }
@@ -186,13 +192,18 @@ func (r *restorer) inPlace(m PlannedMember) error {
 	if err != nil {
 		return err
 	}
+	return errors.Join(r.isPlanned(dir, m), dir.Close())
+}
+
+// isPlanned compares who lives in a directory with a member of the plan.
+func (r *restorer) isPlanned(dir *datadir.Dir, m PlannedMember) error {
 	id, err := dir.Identity()
-	if err = errors.Join(err, dir.Close()); err != nil {
+	if err != nil {
 		return err
 	}
 	if id.Cluster != r.plan.Cluster || id.Member != m.ID || id.Timeline != r.plan.Timeline {
 		return fmt.Errorf("%s is member %s of cluster %s on timeline %d, should be %s of %s on %d: %w",
-			m.DataDir, id.Member, id.Cluster, id.Timeline, m.ID, r.plan.Cluster, r.plan.Timeline, ErrInvalid)
+			dir.Path(), id.Member, id.Cluster, id.Timeline, m.ID, r.plan.Cluster, r.plan.Timeline, ErrInvalid)
 	}
 	return nil
 }

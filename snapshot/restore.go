@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -232,10 +233,10 @@ func (r *restorer) prepare(m PlannedMember) error {
 		return err
 	}
 	if s.dir == nil {
-		if err := r.cfg.FS.RemoveAll(s.scratch); err != nil { // Of a restore that was cut short.
+		if s.dir, err = datadir.Open(r.cfg.FS, s.scratch); err != nil { // Locked first: another restore may be at work there.
 			return err
 		}
-		if s.dir, err = datadir.Open(r.cfg.FS, s.scratch); err != nil {
+		if err := r.clear(s.scratch); err != nil {
 			return err
 		}
 	}
@@ -251,6 +252,18 @@ func (r *restorer) prepare(m PlannedMember) error {
 		}
 	}
 	return errors.Join(err, s.dir.SetAside())
+}
+
+// clear removes what a restore that was cut short has left in its scratch, but the
+// lock, which is held.
+func (r *restorer) clear(scratch string) error {
+	names, err := r.cfg.FS.List(scratch)
+	for _, name := range names {
+		if name != "LOCK" {
+			err = errors.Join(err, r.cfg.FS.RemoveAll(filepath.Join(scratch, name)))
+		}
+	}
+	return err
 }
 
 // prepareTarget decides what to do with a folder that exists.
@@ -271,11 +284,12 @@ func (r *restorer) prepareTarget(s *site) error {
 	return err
 }
 
-// begun reports whether a folder is empty, or holds only what an earlier restore
-// into it left when it was cut short: anything but an identity.
+// begun reports whether a folder is empty, but for what the root of a file system
+// has, or holds only what an earlier restore into it left when it was cut short:
+// anything but an identity.
 func begun(names []string) bool {
 	for _, name := range names {
-		known := name == "LOCK" || name == "CURRENT" || name == "STARTING" || name == "wal"
+		known := slices.Contains([]string{"LOCK", "CURRENT", "CURRENT.tmp", "IDENTITY.copy.tmp", "STARTING", "wal", "lost+found"}, name)
 		for _, prefix := range []string{"gen-", "old-"} {
 			known = known || len(name) > len(prefix) && name[:len(prefix)] == prefix
 		}

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
@@ -381,6 +382,34 @@ func TestACrashedRestoreIsRunAgain(t *testing.T) {
 	}
 }
 
+func TestARevisionIsNotRaisedBeyondWhatLeavesRoomForWrites(t *testing.T) {
+	o := RestoreOptions{Nonce: "n", Members: three(t.TempDir()), MarkCompacted: true}
+	h := &holdfastpb.SnapshotHeader{Applied: &holdfastpb.Position{Index: 7}, Revision: 100}
+	for bump, want := range map[int64]error{1: nil, revisionMax - 100: nil, revisionMax - 99: ErrInvalid, math.MaxInt64: ErrInvalid} {
+		o.BumpRevision = bump
+		if _, err := PlanRestore(h, o); !errors.Is(err, want) {
+			t.Errorf("raised by %d: %v", bump, err)
+		}
+	}
+}
+
+func TestAFolderIsFreeUntilSomebodyLivesThere(t *testing.T) {
+	for names, want := range map[string]bool{
+		"":           true,
+		"lost+found": true, // The root of a fresh file system, which nobody can rename aside.
+		"LOCK CURRENT CURRENT.tmp gen-000001 old-wal wal lost+found": true, // What a restore left that was cut short.
+		"LOCK CURRENT IDENTITY.copy.tmp gen-000001 wal":              true,
+		"LOCK CURRENT IDENTITY.copy gen-000001 wal":                  false, // Perhaps of a member whose IDENTITY is lost.
+		"LOCK CURRENT IDENTITY gen-000001 wal":                       false,
+		"LOCK notes.txt":                                             false,
+		"PEERS":                                                      false,
+	} {
+		if got := begun(strings.Fields(names)); got != want {
+			t.Errorf("a folder with %q counts as free: %t", names, got)
+		}
+	}
+}
+
 // Whoever interrupts a restore while members get their copies has none of them.
 func TestARestoreThatIsInterruptedInstallsNothing(t *testing.T) {
 	old, _ := grown(t, 11)
@@ -458,5 +487,28 @@ func TestDifferentRevisionsMakeDifferentClusters(t *testing.T) {
 		if q := plan(bump); q.Cluster != p.Cluster || q.UUID != p.UUID {
 			t.Errorf("a bump of %d gives clusters %s and %s", bump, p.Cluster, q.Cluster)
 		}
+	}
+}
+
+// Two operators at one target: the second is refused, and what the first makes is
+// what it would have been.
+func TestTwoRestoresToOneTargetDoNotMeet(t *testing.T) {
+	s, _ := grown(t, 31)
+	path, root := writeFile(t, snapshotOf(t, s, WriteOptions{})), t.TempDir()
+	p := plan(t, path, RestoreOptions{Nonce: "n", Members: three(root)[:1]})
+	cfg, second := restoreConfig(), error(nil)
+	cfg.Progress = func(done, total int64) {
+		if second == nil {
+			second = Restore(t.Context(), restoreConfig(), path, p)
+		}
+	}
+	if err := Restore(t.Context(), cfg, path, p); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(second, datadir.ErrLocked) {
+		t.Errorf("the second restore: %v", second)
+	}
+	if m := open(t, p.Members[0]); m.store.Applied().Position.Index != p.At {
+		t.Errorf("restored is %s, planned was entry %d", m.store.Applied().Position, p.At)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/mvcc"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
+	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/proto/mvccpb"
 )
 
@@ -108,4 +109,33 @@ func holdsSlowly(rows rowsOf, c *pb.Compare) bool {
 		}
 	}
 	return true
+}
+
+// TestAConditionOnManyKeysLooksAtAllOfThem holds conditions against more than is read
+// at a time.
+func TestAConditionOnManyKeysLooksAtAllOfThem(t *testing.T) {
+	f := newFixture(t)
+	value := strings.Repeat("v", comparePartBytes*2/5)
+	const last = 7 // Its key is made by the last of the puts.
+	for i := range last {
+		f.apply(put(string('a'+rune(i)), value))
+	}
+	for name, c := range map[string]struct {
+		end  string
+		is   pb.Compare_CompareResult
+		mod  int64
+		want bool
+	}{
+		"all are later than the first revision": {"\x00", pb.Compare_GREATER, 1, true},
+		"the last one is not earlier":           {"\x00", pb.Compare_LESS, last + 1, false},
+		"all but the last are":                  {"g", pb.Compare_LESS, last + 1, true},
+		"the first one is not later":            {"\x00", pb.Compare_GREATER, 2, false},
+	} {
+		got, err := f.one(&holdfastpb.Command{Command: &holdfastpb.Command_Txn{Txn: &pb.TxnRequest{
+			Compare: []*pb.Compare{{Key: []byte("a"), RangeEnd: []byte(c.end), Result: c.is, Target: pb.Compare_MOD, TargetUnion: &pb.Compare_ModRevision{ModRevision: c.mod}}},
+		}}})
+		if err != nil || got.(*pb.TxnResponse).Succeeded != c.want {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
 }

@@ -25,7 +25,7 @@ var (
 // this member could not do what the others did: a file it can not read, say.
 var outcomes = []error{
 	ErrEmptyKey, ErrNoSpace, ErrCorrupt, ErrUndecodable, ErrUnknown, ErrMismatch, ErrTerm,
-	mvcc.ErrCompacted, mvcc.ErrFutureRevision, mvcc.ErrKeyNotFound,
+	mvcc.ErrCompacted, mvcc.ErrFutureRevision, mvcc.ErrKeyNotFound, mvcc.ErrTooLarge,
 	lease.ErrNotFound, lease.ErrExists, lease.ErrTTL,
 	member.ErrNotFound, member.ErrRemoved, member.ErrIDExists, member.ErrURLExists,
 	member.ErrNotLearner, member.ErrTooManyLearner, member.ErrLastVoter,

@@ -12,7 +12,6 @@ func (r *request) put(p *pb.PutRequest) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.m.Counters.Puts.Add(1)
 	return answer, nil
 }
 
@@ -34,6 +33,7 @@ func (r *request) putOne(p *pb.PutRequest) (*pb.PutResponse, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.m.Counters.Puts.Add(1)
 	r.m.Counters.PutBytes.Add(int64(len(p.Key) + len(p.Value)))
 	return &pb.PutResponse{Header: r.header(), PrevKv: prev}, nil
 }
@@ -50,7 +50,6 @@ func (r *request) deleteRange(d *pb.DeleteRangeRequest) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.m.Counters.Deletes.Add(1)
 	return answer, nil
 }
 
@@ -62,6 +61,7 @@ func (r *request) deleteOne(d *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, 
 	if err != nil {
 		return nil, err
 	}
+	r.m.Counters.Deletes.Add(1)
 	return &pb.DeleteRangeResponse{Header: r.header(), Deleted: n, PrevKvs: prev}, nil
 }
 

@@ -60,6 +60,7 @@ func (r *request) revoke(id ident.LeaseID) error {
 		if _, _, err := r.tx.DeleteRange(key, nil, false); err != nil {
 			return fmt.Errorf("delete key of lease %d: %w", id, err)
 		}
+		r.m.Counters.Deletes.Add(1)
 	}
 	r.deleteRow(mvcc.TableLease, lease.Key(id))
 	return nil

@@ -44,7 +44,9 @@ type Machine struct {
 	cluster atomic.Pointer[holdfastpb.Cluster]
 }
 
-// Counters count what clients did, since the process started.
+// Counters count what clients did, since the process started: a put or a delete
+// also inside a transaction, and a delete for each key that a lease takes along,
+// as etcd counts them.
 type Counters struct {
 	Puts, Deletes, Txns, Ranges atomic.Int64
 	PutBytes                    atomic.Int64 // Of keys and values.

@@ -243,25 +243,32 @@ func (r *request) runOp(op *pb.RequestOp, nested *path) (*pb.ResponseOp, error) 
 // that does not exist compares as zero, but has no value that could equal or
 // differ from anything.
 func holds(rd reader, c *pb.Compare) (bool, error) {
-	res, err := rd.Range(mvcc.RangeArgs{Key: c.Key, End: c.RangeEnd})
-	if err != nil {
-		return false, err
-	}
-	if len(res.KVs) == 0 {
-		return c.Target != pb.Compare_VALUE && meets(c, &mvccpb.KeyValue{}), nil
-	}
-	kv := &mvccpb.KeyValue{}
-	for _, row := range res.KVs {
-		kv.Reset()
-		if err := kv.UnmarshalVT(row); err != nil {
+	a, found := mvcc.RangeArgs{Key: c.Key, End: c.RangeEnd, PartBytes: comparePartBytes}, false
+	for {
+		res, err := rd.Range(a)
+		if err != nil {
 			return false, err
 		}
-		if !meets(c, kv) {
-			return false, nil
+		kv := &mvccpb.KeyValue{}
+		for _, row := range res.KVs {
+			kv.Reset()
+			if err := kv.UnmarshalVT(row); err != nil {
+				return false, err
+			}
+			if !meets(c, kv) {
+				return false, nil
+			}
+			found = true
 		}
+		if res.Next == nil {
+			return found || c.Target != pb.Compare_VALUE && meets(c, &mvccpb.KeyValue{}), nil
+		}
+		a.Key = res.Next
 	}
-	return true, nil
 }
+
+// comparePartBytes of a range are held at a time: a condition may be about all keys.
+const comparePartBytes = 1 << 20
 
 func meets(c *pb.Compare, kv *mvccpb.KeyValue) bool {
 	order := 0

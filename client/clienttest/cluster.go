@@ -120,6 +120,7 @@ func (c *Cluster) Start(i int) {
 	pb.RegisterLeaseServer(m.server, s)
 	pb.RegisterClusterServer(m.server, s)
 	pb.RegisterMaintenanceServer(m.server, s)
+	pb.RegisterAuthServer(m.server, s)
 	m.tasks.Go("serve", func(context.Context) error { return m.server.Serve(m.listener) })
 	c.mu.Lock()
 	defer c.mu.Unlock()

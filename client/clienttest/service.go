@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"path"
 
 	"google.golang.org/grpc"
@@ -25,6 +26,7 @@ type service struct {
 	pb.UnimplementedLeaseServer
 	pb.UnimplementedClusterServer
 	pb.UnimplementedMaintenanceServer
+	pb.UnimplementedAuthServer
 }
 
 func (s *service) unary(ctx context.Context, r any, info *grpc.UnaryServerInfo, h grpc.UnaryHandler) (any, error) {
@@ -208,4 +210,12 @@ func (s *service) Snapshot(_ *pb.SnapshotRequest, stream pb.Maintenance_Snapshot
 		data = data[n:]
 	}
 	return stream.Send(&pb.SnapshotResponse{Blob: sum[:]})
+}
+
+// Authenticate gives out token-1, token-2 and so on, to anybody. That one is
+// asked for, or void, is for Faults to say.
+func (s *service) Authenticate(context.Context, *pb.AuthenticateRequest) (*pb.AuthenticateResponse, error) {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	return &pb.AuthenticateResponse{Header: s.headerLocked(), Token: fmt.Sprint("token-", s.cluster.Calls("Authenticate"))}, nil
 }

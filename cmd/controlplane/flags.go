@@ -14,6 +14,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/logs"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/kube/scheduler/placement"
+	"github.com/holdfast-db/holdfast/kube/state"
 	"github.com/holdfast-db/holdfast/pki"
 	"github.com/holdfast-db/holdfast/server"
 )
@@ -30,6 +31,7 @@ type options struct {
 	authority    string // Folder of ca.pem and ca-key.pem. Empty: certs.
 
 	serviceRange, podRange string
+	nodeProfile            string
 	profile                string
 
 	logLevel, logFormat string
@@ -65,9 +67,10 @@ func (o *options) flags(fs *pflag.FlagSet) {
 
 	fs.StringVar(&o.listenAPI, "listen-api", "localhost:6443", "host:port to serve the API of the cluster's state on")
 	fs.StringVar(&o.advertiseAPI, "advertise-api", "", "host:port by which other control planes reach this API; left out: that of --listen-api, if it names a host of the network")
-	fs.StringVar(&o.serviceRange, "service-range", "10.96.0.0/16", "addresses of services")
-	fs.StringVar(&o.podRange, "pod-range", "10.244.0.0/16", "addresses of pods: each node gets a /24 of them")
+	fs.StringVar(&o.serviceRange, "service-range", state.DefaultServiceRange, "addresses of services")
+	fs.StringVar(&o.podRange, "pod-range", state.DefaultPodRange, "addresses of pods: each node gets a /24 of them")
 	fs.StringVar(&o.profile, "scheduler-profile", placement.Spread.Name, "how nodes are rated: "+placement.Spread.Name+" or "+placement.Binpack.Name)
+	fs.StringVar(&o.nodeProfile, "node-profile", "default", "how soon a silent node is dead and its pods are replaced: default (10 s, and 15 s later) or fast (3 s, and 2 s later)")
 	logFlags(fs, &o.logLevel, &o.logFormat)
 }
 
@@ -114,6 +117,11 @@ func (o *options) config(stderr io.Writer) (*planeConfig, error) {
 	if _, ok := placement.ProfileNamed(o.profile); !ok {
 		errs = append(errs, fmt.Errorf("--scheduler-profile is %q: use %s or %s", o.profile, placement.Spread.Name, placement.Binpack.Name))
 	}
+	nodes, ok := nodeProfiles[o.nodeProfile]
+	if !ok {
+		errs = append(errs, fmt.Errorf("--node-profile is %q: use default or fast", o.nodeProfile))
+	}
+	c.Nodes = nodes
 	return c, errors.Join(append(errs, m.Validate())...)
 }
 

@@ -2,12 +2,16 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"strings"
 	"testing"
 )
 
 func TestWhatCannotBeIsRefusedWithItsMend(t *testing.T) {
 	t.Chdir(t.TempDir())
+	if err := os.MkdirAll("theirs/members", 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		args string
 		code int
@@ -28,7 +32,11 @@ func TestWhatCannotBeIsRefusedWithItsMend(t *testing.T) {
 		{"", exitFailed, "holdfastctl certs set"},
 		{"--nonsense", exitUsage, "unknown flag"},
 		{"stray", exitUsage, "unknown command"},
-		{"dev --sim-nodes -1", exitUsage, "--sim-nodes"},
+		{"dev --runtime sim --nodes -1", exitUsage, "--nodes"},
+		{"dev --runtime process --nodes 2", exitUsage, "use --runtime sim"},
+		{"dev --runtime docker", exitUsage, "use native, process or cri"},
+		{"dev --runtime cri", exitUsage, "--cri-socket"},
+		{"dev --runtime sim --data-dir theirs", exitFailed, "name another with --data-dir"},
 		{"dev --listen-api nowhere", exitFailed, "--listen-api"},
 	} {
 		var out bytes.Buffer

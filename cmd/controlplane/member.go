@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast-db/holdfast/client"
 	"github.com/holdfast-db/holdfast/internal/clock"
+	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/server"
 )
 
@@ -106,7 +107,16 @@ func (m *member) dial(ctx context.Context, _ string) (net.Conn, error) {
 
 // client of this member, which survives its restarts.
 func (m *member) client(log hclog.Logger) (*client.Client, error) {
-	return client.New(client.Config{Endpoints: []string{"inside:1"}, Dial: m.dial, Logger: log})
+	return client.New(client.Config{Endpoints: []string{"inside:1"}, Dial: m.dial, Txn: m.txn, Logger: log})
+}
+
+// txn asks the member that runs now.
+func (m *member) txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
+	s := m.get()
+	if s == nil {
+		return nil, client.ErrNoLeader // Until there is one again.
+	}
+	return s.Txn(ctx, r)
 }
 
 // timeline of the store; 0 while the member does not run.

@@ -20,6 +20,7 @@ import (
 	"github.com/holdfast-db/holdfast/kube/auth"
 	"github.com/holdfast-db/holdfast/kube/authority"
 	"github.com/holdfast-db/holdfast/kube/controller"
+	"github.com/holdfast-db/holdfast/kube/controller/nodelife"
 	"github.com/holdfast-db/holdfast/kube/leader"
 	"github.com/holdfast-db/holdfast/kube/objects"
 	"github.com/holdfast-db/holdfast/kube/scheduler"
@@ -40,8 +41,20 @@ type planeConfig struct {
 	ServiceRange netip.Prefix
 	PodRange     netip.Prefix
 	Profile      string
+	Nodes        nodeProfile
 	Logger       hclog.Logger
 }
+
+// nodeProfile is how soon a silent node counts as dead, and its pods are replaced. Its
+// zero value: after the defaults of the parts.
+type nodeProfile struct {
+	ttl       int64 // Of heartbeats, in seconds.
+	tolerance time.Duration
+}
+
+// nodeProfiles are those that have a name. The fast one sends three times as many
+// heartbeats, and takes a network that stands still for three seconds for a death.
+var nodeProfiles = map[string]nodeProfile{"default": {}, "fast": {ttl: 3, tolerance: 2 * time.Second}}
 
 // plane is a control plane that runs.
 type plane struct {
@@ -175,6 +188,7 @@ func (p *plane) assemble() error {
 	service := state.Config{
 		Store: p.store, Logger: p.log.Named("state"), Authority: signer, Explainer: explain, Timeline: p.member.timeline,
 		ServiceRange: p.cfg.ServiceRange, PodRange: p.cfg.PodRange, Address: p.claim.Address,
+		HeartbeatTTL: p.cfg.Nodes.ttl,
 	}
 	if p.claim.Address != "" {
 		service.Peer = p.peer
@@ -192,6 +206,7 @@ func (p *plane) assemble() error {
 	explain.scheduler = p.sched
 	p.controllers, err = controller.New(controller.Config{
 		Client: objects.New(p.service.Dial(auth.Controllers()), "controllers"), Store: p.store, Signer: signer, Logger: p.log.Named("controllers"),
+		Nodes: nodelife.Limits{Tolerance: p.cfg.Nodes.tolerance},
 	})
 	if err != nil {
 		return errors.Join(err, p.service.Close())

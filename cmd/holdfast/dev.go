@@ -7,10 +7,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,18 +44,21 @@ type devCluster struct {
 // it stores stays, and is found again the next time.
 func runDev(args []string, stdout, stderr io.Writer) int {
 	d := &devCluster{stderr: stderr}
-	fs := flag.NewFlagSet("holdfast dev", flag.ContinueOnError)
-	fs.SetOutput(stderr)
-	fs.StringVar(&d.dir, "dir", "holdfast-dev", "`folder` for data, logs and certificates; kept from run to run")
-	fs.IntVar(&d.members, "members", 3, "`number` of members")
-	fs.IntVar(&d.ports, "port", 2379, "client `port` of the first member; the others follow in steps of 10")
-	switch err := fs.Parse(args); {
+	flags := flag.NewFlagSet("holdfast dev", flag.ContinueOnError)
+	var said strings.Builder // Help is an answer, all else is not.
+	flags.SetOutput(&said)
+	flags.StringVar(&d.dir, "dir", "holdfast-members", "`folder` for data, logs and certificates; kept from run to run")
+	flags.IntVar(&d.members, "members", 3, "`number` of members")
+	flags.IntVar(&d.ports, "port", 2379, "client `port` of the first member; the others follow in steps of 10")
+	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stdout, &said)
 		return 0
 	case err != nil:
+		fmt.Fprint(stderr, &said)
 		return exitUsage
 	}
-	if fs.NArg() > 0 || d.members < 1 || d.members > 9 || d.ports < 1 || d.ports+10*d.members > 65535 {
+	if flags.NArg() > 0 || d.members < 1 || d.members > 9 || d.ports < 1 || d.ports+10*d.members > 65535 {
 		fmt.Fprintf(stderr, "holdfast dev: want 1 to 9 members, a port that leaves room for them, and no further arguments\n")
 		return exitUsage
 	}
@@ -68,6 +74,9 @@ func (d *devCluster) run(stdout io.Writer) error {
 	defer stop()
 	var err error
 	if d.dir, err = filepath.Abs(d.dir); err != nil {
+		return err
+	}
+	if err := errors.Join(d.checkFolder(), d.checkPorts()); err != nil {
 		return err
 	}
 	if err := d.makeCertificates(); err != nil {
@@ -117,6 +126,43 @@ func (d *devCluster) endpoints() string {
 		list[i] = d.clientURL(i)
 	}
 	return strings.Join(list, ",")
+}
+
+// checkFolder refuses what another command, or as many members as there are not
+// now, has left: it would be waited for members that nobody starts.
+func (d *devCluster) checkFolder() error {
+	if _, err := os.Stat(filepath.Join(d.dir, "store")); err == nil {
+		return fmt.Errorf("%s is the folder of 'controlplane dev': name another with --dir", d.dir)
+	}
+	if err := os.MkdirAll(d.dir, 0o700); err != nil {
+		return err
+	}
+	path, want := filepath.Join(d.dir, "members"), fmt.Sprintln(d.members)
+	had, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return os.WriteFile(path, []byte(want), 0o600)
+	case err != nil:
+		return err
+	case string(had) != want:
+		return fmt.Errorf("%s holds a cluster of %s members: give --members %[2]s, or another --dir", d.dir, strings.TrimSpace(string(had)))
+	}
+	return nil
+}
+
+// checkPorts says which port is taken; a member would say so in its log alone.
+func (d *devCluster) checkPorts() (err error) {
+	for i := range d.members {
+		for _, port := range []int{d.ports + 10*i, d.ports + 10*i + 1} {
+			l, e := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+			if e != nil {
+				err = errors.Join(err, fmt.Errorf("a port of %s is taken: %w: stop what listens there, or take others with --port", d.name(i), e))
+				continue
+			}
+			_ = l.Close() // The member opens it.
+		}
+	}
+	return err
 }
 
 // makeCertificates makes an authority and what it signs, unless a run before
@@ -210,14 +256,43 @@ func (d *devCluster) flags(i int) []string {
 }
 
 func (d *devCluster) welcome(w io.Writer) {
-	fmt.Fprintf(w, `%d members are ready on this machine, with TLS on every connection. Paste this next:
+	fmt.Fprintf(w, `%d members are ready on this machine, with TLS on every connection. Paste this in another terminal:
 
-  export ETCDCTL_ENDPOINTS=%s ETCDCTL_CACERT=%s ETCDCTL_CERT=%s ETCDCTL_KEY=%s
+%s  export ETCDCTL_ENDPOINTS=%s ETCDCTL_CACERT=%s ETCDCTL_CERT=%s ETCDCTL_KEY=%s
   holdfastctl put hello world && holdfastctl get hello && holdfastctl endpoint status -w table
-
+%s
 Data, logs and certificates are in %s. Stop with Ctrl-C; the next run finds them again.
-`, d.members, d.endpoints(),
-		filepath.Join(d.certs(), "ca.pem"), filepath.Join(d.certs(), "client.pem"), filepath.Join(d.certs(), "client-key.pem"), d.dir)
+`, d.members, findable(), d.endpoints(),
+		filepath.Join(d.certs(), "ca.pem"), filepath.Join(d.certs(), "client.pem"), filepath.Join(d.certs(), "client-key.pem"), otherCluster(os.Environ()), d.dir)
+}
+
+// findable is what is to be pasted before where a shell does not find holdfastctl,
+// which is built beside this program.
+func findable() string {
+	self, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	_, found := exec.LookPath("holdfastctl")
+	if _, err := os.Stat(filepath.Join(filepath.Dir(self), "holdfastctl")); err != nil || found == nil {
+		return ""
+	}
+	return fmt.Sprintf("  export PATH=%s:$PATH\n", filepath.Dir(self))
+}
+
+// otherCluster is what is to be pasted too where variables that holdfastctl
+// prefers to those above name a cluster already.
+func otherCluster(environ []string) string {
+	var set []string
+	for _, name := range []string{"ENDPOINTS", "CACERT", "CERT", "KEY", "USER"} {
+		if slices.ContainsFunc(environ, func(e string) bool { return strings.HasPrefix(e, "HOLDFASTCTL_"+name+"=") }) {
+			set = append(set, "HOLDFASTCTL_"+name)
+		}
+	}
+	if len(set) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("\nThe variables HOLDFASTCTL_… name another cluster here, and go before these. So first:\n\n  unset %s\n", strings.Join(set, " "))
 }
 
 // readyWriter passes a member's log on and notices when it serves first.

@@ -136,6 +136,7 @@ type backup struct {
 	Time      string         `json:"time"` // Of the state.
 	Bytes     int64          `json:"bytes"`
 	Through   ident.Index    `json:"through"` // The log goes on to here without a gap.
+	Shipped   time.Time      `json:"shipped"` // When the last of it was written there, by the store's clock.
 	LogBytes  int64          `json:"log_bytes"`
 	Incorrect string         `json:"error,omitempty"` // Why its manifest does not read.
 	Verified  string         `json:"verified,omitempty"`
@@ -164,8 +165,10 @@ func backupsOf(ctx context.Context, a *archive.Archive) (*backups, error) {
 			one := backup{
 				Timeline: t.Number, Index: r.Base.Index, Revision: r.Base.Revision, Bytes: r.Base.Bytes, Through: r.Last, Verified: verified[r.Base.Name],
 			}
+			one.Shipped = r.Base.Modified.UTC()
 			for _, s := range r.Log {
 				one.LogBytes += s.Bytes
+				one.Shipped = s.Modified.UTC()
 			}
 			if m, err := a.Manifest(ctx, t.Number, r.Base); err != nil {
 				one.Incorrect = err.Error()
@@ -194,13 +197,13 @@ func gapsOf(t *archive.Timeline) (gaps []string) {
 }
 
 func (b *backups) grid() *grid {
-	g := &grid{head: []string{"timeline", "base at entry", "revision", "time", "size", "log through entry", "log size", "verified"}}
+	g := &grid{head: []string{"timeline", "base at entry", "revision", "time", "size", "log through entry", "log size", "shipped", "verified"}}
 	for _, x := range b.Bases {
 		when := x.Time
 		if x.Incorrect != "" {
 			when = x.Incorrect
 		}
-		g.add(fmt.Sprint(x.Timeline), fmt.Sprint(x.Index), fmt.Sprint(x.Revision), when, sizeText(x.Bytes), fmt.Sprint(x.Through), sizeText(x.LogBytes), x.Verified)
+		g.add(fmt.Sprint(x.Timeline), fmt.Sprint(x.Index), fmt.Sprint(x.Revision), when, sizeText(x.Bytes), fmt.Sprint(x.Through), sizeText(x.LogBytes), x.Shipped.Format(time.RFC3339), x.Verified)
 	}
 	return g
 }

@@ -166,9 +166,18 @@ func (c *ctl) bench(ctx context.Context, name string, f *benchFlags, args []stri
 	r, err := load.Run(ctx, f.cfg, f.workload)
 	stop()
 	if r == nil {
-		return exit(exitArguments, err)
+		return notBegun(err)
 	}
 	return errors.Join(c.print(benchAnswer(name, f, r, nil)), benchFailure(r, err))
+}
+
+// notBegun is the end of a run without a result: its flags are wrong, or nobody
+// takes its connections.
+func notBegun(err error) error {
+	if errors.Is(err, load.ErrConnect) {
+		return exit(exitFailed, err)
+	}
+	return exit(exitArguments, err)
 }
 
 // benchFailure makes a run that did not go well end with an exit code.
@@ -205,7 +214,7 @@ func (c *ctl) benchWatch(ctx context.Context, f *benchFlags, args []string) erro
 	r, err := load.RunWatch(ctx, f.cfg, f.workload, f.writers, f.whole)
 	stop()
 	if r == nil || r.Result == nil {
-		return exit(exitArguments, err)
+		return notBegun(err)
 	}
 	if err == nil && r.Missing > 0 {
 		err = fmt.Errorf("%d events did not come", r.Missing)

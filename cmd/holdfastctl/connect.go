@@ -6,14 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/holdfast-db/holdfast/client"
 	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/pki"
 )
@@ -21,7 +24,15 @@ import (
 // client connects to all endpoints.
 func (c *ctl) client() (*client.Client, error) { return c.clientTo(c.globals.endpoints) }
 
-func (c *ctl) clientTo(endpoints []string) (*client.Client, error) {
+func (c *ctl) clientTo(endpoints []string) (*client.Client, error) { return c.open(endpoints, false) }
+
+// quickClient fails at once where nobody can be connected to: for questions of
+// how members do, and for calls without a deadline.
+func (c *ctl) quickClient(endpoints ...string) (*client.Client, error) {
+	return c.open(endpoints, true)
+}
+
+func (c *ctl) open(endpoints []string, failFast bool) (*client.Client, error) {
 	if c.noClient != nil {
 		return nil, c.noClient
 	}
@@ -29,12 +40,12 @@ func (c *ctl) clientTo(endpoints []string) (*client.Client, error) {
 	if err != nil {
 		return nil, exit(exitArguments, err)
 	}
-	return c.connect(endpoints, config, &c.globals.account)
+	return c.connect(endpoints, config, &c.globals.account, failFast)
 }
 
-func (c *ctl) connect(endpoints []string, config *tls.Config, a *account) (*client.Client, error) {
+func (c *ctl) connect(endpoints []string, config *tls.Config, a *account, failFast bool) (*client.Client, error) {
 	settings := client.Config{
-		Endpoints: endpoints, TLS: config, DialTimeout: c.globals.dialTimeout,
+		Endpoints: endpoints, TLS: config, DialTimeout: c.globals.dialTimeout, FailFast: failFast,
 		KeepAliveTime: c.globals.keepAliveTime, KeepAliveTimeout: c.globals.keepAliveLimit,
 		RequestBytesMax: c.globals.requestBytesMax, ResponseBytesMax: c.globals.responseBytesMax,
 		Dial: c.dial, Logger: c.logger(),
@@ -44,6 +55,38 @@ func (c *ctl) connect(endpoints []string, config *tls.Config, a *account) (*clie
 	}
 	cl, err := client.New(settings)
 	return cl, exit(exitArguments, err)
+}
+
+// tellUnreached says on standard error why a command that has no deadline does
+// not get on, once nobody has been connected to for as long as one attempt may
+// take. The command goes on waiting; stop is for its end.
+func (c *ctl) tellUnreached(ctx context.Context, cl *client.Client) (stop func()) {
+	g := task.New(ctx)
+	g.Go("tell unreached", func(ctx context.Context) error {
+		select {
+		case <-time.After(c.globals.dialTimeout):
+		case <-ctx.Done():
+		}
+		if ctx.Err() != nil || cl.Connected() {
+			return nil
+		}
+		quick, err := c.quickClient(cl.Endpoints()...)
+		if err != nil {
+			return nil // The command's own client was made of the same.
+		}
+		defer quick.Close()
+		limited, cancel := c.limited(ctx)
+		defer cancel()
+		_, err = quick.Status(limited)
+		if ctx.Err() == nil && (errors.Is(err, client.ErrUnreachable) || errors.Is(err, context.DeadlineExceeded)) {
+			fmt.Fprintf(c.err, "Warning: %s; trying on until it is interrupted\n", c.explain(err, cl.Endpoints()...))
+		}
+		return nil
+	})
+	return func() {
+		g.Stop()
+		_ = g.Wait()
+	}
 }
 
 // tlsFlags say how to encrypt, and which certificate this client shows.
@@ -73,6 +116,14 @@ func (c *ctl) tlsFor(f *tlsFlags, endpoints []string) (*tls.Config, error) {
 	}
 	if (f.cert == "") != (f.key == "") {
 		return nil, fmt.Errorf("--%[1]scert and --%[1]skey go together: the files of one certificate and its key", f.prefix)
+	}
+	for _, file := range []struct{ flag, path string }{{"cacert", f.caCert}, {"cert", f.cert}, {"key", f.key}} {
+		if file.path == "" {
+			continue
+		}
+		if _, err := os.Stat(file.path); err != nil {
+			return nil, fmt.Errorf("--%s%s: %w", f.prefix, file.flag, err)
+		}
 	}
 	reloader, err := pki.NewReloader(pki.Config{
 		FS: vfs.OS(), Clock: clock.Real(), Logger: c.logger(), Files: pki.Files{Cert: f.cert, Key: f.key, CA: f.caCert},

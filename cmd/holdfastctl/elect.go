@@ -67,6 +67,7 @@ func (c *ctl) observe(ctx context.Context, name string) error {
 		return err
 	}
 	defer cl.Close()
+	defer c.tellUnreached(ctx, cl)()
 	err = recipe.Observe(ctx, cl, name, func(kv *mvccpb.KeyValue) error {
 		return c.printRange(&pb.RangeResponse{Header: &pb.ResponseHeader{Revision: kv.ModRevision}, Kvs: []*mvccpb.KeyValue{kv}, Count: 1})
 	})

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-db/holdfast/client"
+	"github.com/holdfast-db/holdfast/cmd/holdfastctl/hint"
 	"github.com/holdfast-db/holdfast/internal/task"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 )
@@ -44,10 +46,11 @@ func (c *ctl) eachEndpoint(ctx context.Context, cluster bool) ([]string, error) 
 	return all, nil
 }
 
-// askOne asks one member, with the time of a short command.
+// askOne asks one member, with the time of a short command. One that refuses the
+// connection is not waited for.
 func askOne[T any](ctx context.Context, c *ctl, endpoint string, call func(context.Context, *client.Client) (T, error)) (T, error) {
 	var none T
-	cl, err := c.clientTo([]string{endpoint})
+	cl, err := c.quickClient(endpoint)
 	if err != nil {
 		return none, err
 	}
@@ -57,12 +60,20 @@ func askOne[T any](ctx context.Context, c *ctl, endpoint string, call func(conte
 	return call(ctx, cl)
 }
 
-// short is an error without advice, for lists of them.
+// short is an error without advice, for lists of them: of connections that could
+// not be made the cause alone.
 func short(err error) string {
-	if errors.Is(err, context.DeadlineExceeded) {
-		return context.DeadlineExceeded.Error()
+	timeout, cause := context.DeadlineExceeded.Error(), err.Error()
+	if errors.Is(err, client.ErrUnreachable) || strings.Contains(cause, "connection error: ") {
+		cause = hint.Cause(cause)
 	}
-	return err.Error()
+	switch late := errors.Is(err, context.DeadlineExceeded); {
+	case late && (strings.Contains(cause, timeout) || !strings.Contains(err.Error(), "connection error: ")):
+		return timeout
+	case late:
+		return timeout + ": " + cause
+	}
+	return cause
 }
 
 // health is how one endpoint does.
@@ -208,21 +219,37 @@ type endpointAnswer[T any] struct {
 	answer   T
 }
 
-// askAll asks one member after the other, goes on after failures, and returns the
-// last of them.
+// askAll asks all members at a time. It says who failed as soon as that is known,
+// and returns one of these errors.
 func askAll[T any](
 	ctx context.Context, c *ctl, endpoints []string, what string, call func(*client.Client, context.Context) (T, error),
-) (list []endpointAnswer[T], last error) {
-	for _, e := range endpoints {
-		r, err := askOne(ctx, c, e, func(ctx context.Context, cl *client.Client) (T, error) { return call(cl, ctx) })
-		if err != nil {
+) (list []endpointAnswer[T], failed error) {
+	var mu sync.Mutex // Guards what is said, and failed.
+	answers := make([]*endpointAnswer[T], len(endpoints))
+	g := task.New(ctx)
+	for i, e := range endpoints {
+		g.Go(what, func(ctx context.Context) error {
+			r, err := askOne(ctx, c, e, func(ctx context.Context, cl *client.Client) (T, error) { return call(cl, ctx) })
+			if err == nil {
+				answers[i] = &endpointAnswer[T]{e, r}
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
 			fmt.Fprintf(c.err, "Failed to get the %s of endpoint %s (%s)\n", what, e, short(err))
-			last = err
-			continue
-		}
-		list = append(list, endpointAnswer[T]{e, r})
+			failed = err
+			return nil
+		})
 	}
-	return list, last
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for _, a := range answers {
+		if a != nil {
+			list = append(list, *a)
+		}
+	}
+	return list, failed
 }
 
 func statusAnswer(list []status) answer {

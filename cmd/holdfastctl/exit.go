@@ -62,6 +62,14 @@ func (c *ctl) explain(err error, endpoints ...string) string {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
 		text = c.unanswered(text, endpoints)
+	case errors.Is(err, client.ErrUnreachable):
+		text = fmt.Sprintf("%s (%s)", hint.Cause(text), hints.Mend(text, "check --endpoints"))
+	case errors.Is(err, client.ErrNoEndpoints):
+		text += ": name them with --endpoints"
+	case strings.Contains(text, "unknown service etcdserverpb"):
+		text += " (no client URL of a member: is it a peer URL?)"
+	case errors.Is(err, client.ErrUserEmpty) && c.tool == nil:
+		text += " (authentication is on: give --user NAME)"
 	case errors.Is(err, client.ErrNoSpace):
 		text += " (see 'alarm list'; compact, defrag, then 'alarm disarm')"
 	case errors.Is(err, client.ErrRequestTooLarge):
@@ -77,9 +85,16 @@ func (c *ctl) explain(err error, endpoints ...string) string {
 var hints = hint.Hints{
 	{"certificate required", "the member wants a client certificate: give --cert and --key"},
 	{"bad certificate", "the member does not accept this client certificate: is it of the CA that the member trusts?"},
-	{"unknown authority", "give --cacert, the CA of the members' certificates"},
+	{"unknown certificate authority", "the member does not know the CA of this client's certificate: give --cert and --key of the CA that it trusts"},
+	{"expired certificate", "this client's certificate has ended: 'certs check' tells when, 'certs renew' makes another"},
+	{"certificate has expired", "the member's certificate has ended, or a clock is wrong: see docs/operations/certificates.md"},
+	{"unknown authority", "give the CA of the members' certificates as --cacert"},
 	{"certificate is valid for", "the member's certificate lacks this address: name it in 'certs server --hosts'"},
 	{"does not look like a TLS handshake", "the member does not encrypt: use http://"},
+	{"connection refused", "nobody listens there: is the member running, and is this its client URL?"},
+	{"no such host", "DNS does not know this name: check --endpoints"},
+	{"broken pipe", "the member ended the connection: does it want --cert and --key, or TLS (https://)?"},
+	{"connection reset", "the member ended the connection: does it want --cert and --key, or TLS (https://)?"},
 	{"error reading server preface", "the member may want TLS: use https:// and --cacert"},
 }
 

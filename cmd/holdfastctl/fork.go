@@ -35,9 +35,9 @@ their full time; keys go when theirs runs out, so look at those first.
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case len(args) == 1 && f.url == "":
-				return exit(exitFailed, c.fork(cmd.Context(), fileOrigin(args[0]), dir))
+				return exit(exitFailed, c.fork(cmd.Context(), args[0], fileOrigin(args[0]), dir))
 			case len(args) == 0 && f.url != "":
-				return exit(exitFailed, c.fork(cmd.Context(), pointOrigin(&f, at), dir))
+				return exit(exitFailed, c.fork(cmd.Context(), at+" of "+f.url, pointOrigin(&f, at), dir))
 			}
 			return badArguments("fork expects one argument, a snapshot file, or --archive and --at")
 		},
@@ -50,7 +50,7 @@ their full time; keys go when theirs runs out, so look at those first.
 
 const forkName = "fork"
 
-func (c *ctl) fork(ctx context.Context, from origin, dir string) (err error) {
+func (c *ctl) fork(ctx context.Context, what string, from origin, dir string) (err error) {
 	scratch, err := os.MkdirTemp("", "holdfast-fork-")
 	if err != nil {
 		return err
@@ -63,7 +63,7 @@ func (c *ctl) fork(ctx context.Context, from origin, dir string) (err error) {
 	if dir == "" {
 		dir = filepath.Join(scratch, "data")
 	}
-	f := &fork{ctl: c, dir: dir, listeners: map[string]net.Listener{}}
+	f := &fork{ctl: c, what: what, dir: dir, listeners: map[string]net.Listener{}}
 	defer f.close()
 	if f.peer, err = f.listen(); err == nil {
 		f.client, err = f.listen()
@@ -74,12 +74,13 @@ func (c *ctl) fork(ctx context.Context, from origin, dir string) (err error) {
 	if err := f.restore(ctx, file); err != nil {
 		return err
 	}
-	return f.serve(ctx, file)
+	return f.serve(ctx)
 }
 
 // fork is a cluster of one member in this process.
 type fork struct {
 	*ctl
+	what         string // It is a fork of.
 	dir          string
 	peer, client string // URLs.
 	listeners    map[string]net.Listener
@@ -131,7 +132,7 @@ func (f *fork) restore(ctx context.Context, file string) error {
 	return err
 }
 
-func (f *fork) serve(ctx context.Context, file string) error {
+func (f *fork) serve(ctx context.Context) error {
 	cfg := server.DefaultConfig(f.logger())
 	cfg.Name, cfg.DataDir = forkName, f.dir
 	cfg.ListenPeerURLs, cfg.ListenClientURLs = []string{f.peer}, []string{f.client}
@@ -155,8 +156,9 @@ func (f *fork) serve(ctx context.Context, file string) error {
 		return s.Close()
 	}
 	h := f.plan.Header
-	fmt.Fprintf(f.out, "Fork of %s at revision %d (index %d), in %s, until interrupted. Paste in another terminal:\n\n  export ETCDCTL_ENDPOINTS=%s\n\n",
-		file, h.Revision, h.Applied.GetIndex(), absolute(f.dir), f.client)
+	// Both: ours goes before etcd's, and may name the cluster that this one is a fork of.
+	fmt.Fprintf(f.out, "Fork of %s at revision %d (index %d), in %s, until interrupted. Paste in another terminal:\n\n  export HOLDFASTCTL_ENDPOINTS=%[5]s ETCDCTL_ENDPOINTS=%[5]s\n\n",
+		f.what, h.Revision, h.Applied.GetIndex(), absolute(f.dir), f.client)
 	select {
 	case <-s.Done():
 		return errors.Join(s.Err(), s.Close())

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/holdfast-db/holdfast/client"
+	"github.com/holdfast-db/holdfast/cmd/holdfastctl/cluster"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/proto/mvccpb"
 )
@@ -148,6 +151,7 @@ func (c *ctl) get(ctx context.Context, f *getFlags, args []string) error {
 	}
 	r, err := ask(ctx, c, func(ctx context.Context, cl *client.Client) (*pb.RangeResponse, error) { return cl.Get(ctx, request) })
 	if err != nil {
+		c.sayKey(err, args[0])
 		return err
 	}
 	return c.print(answer{
@@ -157,6 +161,14 @@ func (c *ctl) get(ctx context.Context, f *getFlags, args []string) error {
 		},
 		fields: func(p *page) { p.rangeFields(r) }, json: r, proto: r,
 	})
+}
+
+// sayKey tells who works with objects, and got no answer from a store, that a store
+// was asked.
+func (c *ctl) sayKey(err error, key string) {
+	if errors.Is(err, context.DeadlineExceeded) && c.tool == nil && cluster.HasContext(c.objects()) {
+		fmt.Fprintf(c.err, "%q was taken for a key of the store: for objects name a kind ('api-resources' lists them), without flags of the store ('-o json', not '-w json')\n", key)
+	}
 }
 
 // getStream prints the parts as they come, in the simple form; the others are of

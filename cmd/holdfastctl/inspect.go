@@ -28,7 +28,7 @@ member must be stopped, but not for its archive. Nothing is changed. Damage ends
 command with exit code 1 and the file, the offset and the mend.
 `,
 	}
-	cmd.AddCommand(c.inspectWALCommand(), c.inspectHistoryCommand(), c.inspectBackendCommand(), c.inspectSnapshotCommand(), c.inspectDatadirCommand(), c.inspectArchiveCommand())
+	cmd.AddCommand(c.inspectWALCommand(), c.inspectHistoryCommand(), c.inspectBackendCommand(), c.inspectSnapshotCommand(), c.inspectDatadirCommand(), c.inspectArchiveCommand(), c.inspectCheckpointsCommand())
 	return cmd
 }
 

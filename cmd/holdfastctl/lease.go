@@ -259,6 +259,7 @@ func (c *ctl) keepAlive(ctx context.Context, id int64) error {
 		return err
 	}
 	defer cl.Close()
+	defer c.tellUnreached(ctx, cl)()
 	k := cl.KeepAlive(ctx, id)
 	defer k.Stop()
 	for r := range k.Renewals() {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast-db/holdfast/client"
 	"github.com/holdfast-db/holdfast/client/recipe"
+	"github.com/holdfast-db/holdfast/cmd/holdfastctl/cluster"
 	"github.com/holdfast-db/holdfast/internal/task"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 )
@@ -118,7 +119,7 @@ func (c *ctl) under(ctx context.Context, session *recipe.Session, command []stri
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = commandPatience
 	cmd.Env = append(slices.Clone(c.environ), environ...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.in, c.out, c.err
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.in, cluster.Terminal(c.out), c.err
 	err := cmd.Run()
 	if errors.Is(context.Cause(ctx), errSessionOver) {
 		return exit(exitFailed, errSessionOver)

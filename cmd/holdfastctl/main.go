@@ -26,7 +26,11 @@ import (
 	"os/signal"
 	"syscall"
 
+	"google.golang.org/grpc/codes"
+	wire "google.golang.org/grpc/status"
+
 	"github.com/holdfast-db/holdfast/client"
+	"github.com/holdfast-db/holdfast/cmd/holdfastctl/cluster"
 )
 
 func main() {
@@ -37,8 +41,21 @@ func main() {
 	os.Exit(code)
 }
 
-// run executes one command line and returns the exit code.
+// run executes one command line and returns the exit code. What could not be printed
+// is a failure, whether the command looked or not.
 func (c *ctl) run(ctx context.Context, args []string) int {
+	ctx, out := cluster.NewOutput(ctx, c.out)
+	defer out.Failed()
+	c.out = out
+	code := c.execute(ctx, args)
+	if out.Err != nil && code == exitSuccess {
+		fmt.Fprintln(c.err, "Error: write the answer:", out.Err)
+		return exitFailed
+	}
+	return code
+}
+
+func (c *ctl) execute(ctx context.Context, args []string) int {
 	if code, ok := c.runObjects(ctx, args); ok {
 		return code
 	}
@@ -57,6 +74,9 @@ func (c *ctl) run(ctx context.Context, args []string) int {
 		fmt.Fprintf(c.err, "Error: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
 		return exitFailed
 	}
+	if ctx.Err() != nil && exit.code == exitFailed && canceled(exit.err) {
+		exit = &exitError{exitInterrupted, fmt.Errorf("interrupted: %w", exit.err)}
+	}
 	if exit.err != nil {
 		fmt.Fprintln(c.err, "Error:", c.explain(exit.err, c.globals.endpoints...))
 	}
@@ -64,6 +84,11 @@ func (c *ctl) run(ctx context.Context, args []string) int {
 		return exitConnection // It logs in while it connects.
 	}
 	return exit.code
+}
+
+// canceled reports whether an error is nothing but the end of the command's context.
+func canceled(err error) bool {
+	return errors.Is(err, context.Canceled) || wire.Code(err) == codes.Canceled
 }
 
 // ctl is one run of the program.

@@ -74,11 +74,12 @@ func (c *ctl) makeMirror(ctx context.Context, f *mirrorFlags, endpoints []string
 		return err
 	}
 	defer from.Close()
+	defer c.tellUnreached(ctx, from)()
 	config, err := c.tlsFor(&f.tls, endpoints)
 	if err != nil {
 		return exit(exitArguments, err)
 	}
-	to, err := c.connect(endpoints, config, &f.account)
+	to, err := c.connect(endpoints, config, &f.account, false)
 	if err != nil {
 		return err
 	}

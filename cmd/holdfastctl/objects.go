@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -31,22 +32,27 @@ func (c *ctl) runObjects(ctx context.Context, args []string) (code int, ok bool)
 func (c *ctl) objectCommands() []*cobra.Command {
 	var all []*cobra.Command
 	for _, verb := range cluster.Verbs() {
-		stub := &cobra.Command{
-			Use: verb.Use, Short: verb.Short, DisableFlagParsing: true,
-			PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
-			RunE: func(cmd *cobra.Command, args []string) error {
-				if code := cluster.Run(cmd.Context(), c.objects(), append([]string{verb.Name()}, args...)); code != exitSuccess {
-					return &exitError{code: code}
-				}
-				return nil
-			},
-		}
-		stub.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
-			cluster.Run(cmd.Context(), c.objects(), []string{verb.Name(), "--help"})
-		})
-		all = append(all, stub)
+		all = append(all, c.objectCommand(verb, verb.Name()))
 	}
 	return all
+}
+
+// objectCommand stands for a command of the objects, which is called as path says.
+func (c *ctl) objectCommand(verb *cobra.Command, path ...string) *cobra.Command {
+	stub := &cobra.Command{
+		Use: verb.Use, Short: verb.Short, DisableFlagParsing: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return nil },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if code := cluster.Run(cmd.Context(), c.objects(), append(slices.Clone(path), args...)); code != exitSuccess {
+				return &exitError{code: code}
+			}
+			return nil
+		},
+	}
+	stub.SetHelpFunc(func(cmd *cobra.Command, _ []string) {
+		cluster.Run(cmd.Context(), c.objects(), append(slices.Clone(path), "--help"))
+	})
+	return stub
 }
 
 // getHelp says what get is for.

@@ -150,6 +150,10 @@ func startFork(t *testing.T, args []string) (url string, end func() int) {
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		if _, url, found := strings.Cut(lines.Text(), "ETCDCTL_ENDPOINTS="); found {
+			// What goes before may name the cluster that nobody wants to touch here.
+			if want := "  export HOLDFASTCTL_ENDPOINTS=" + url + " ETCDCTL_ENDPOINTS=" + url; lines.Text() != want {
+				t.Errorf("%q is to be pasted, want %q", lines.Text(), want)
+			}
 			go io.Copy(io.Discard, r)
 			return url, func() int { cancel(); return <-code }
 		}

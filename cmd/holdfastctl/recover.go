@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/holdfast-db/holdfast/cmd/holdfastctl/cluster"
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/datadir"
 	"github.com/holdfast-db/holdfast/internal/vfs"
@@ -47,6 +48,9 @@ the host of the source.
 	}
 	cmd.AddCommand(c.recoverCollectCommand(), c.recoverPlanCommand(), c.recoverApplyCommand(), c.recoverAutoCommand(),
 		c.recoverVerifyCommand(), c.recoverSalvageCommand(), c.recoverThawCommand())
+	if c.tool == nil {
+		cmd.AddCommand(c.objectCommand(cluster.RecoverPods(), "recover", "pods"))
+	}
 	return cmd
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/holdfast-db/holdfast/internal/datadir"
+	"github.com/holdfast-db/holdfast/internal/quick"
 	"github.com/holdfast-db/holdfast/server"
 	"github.com/holdfast-db/holdfast/server/servertest"
 	"github.com/holdfast-db/holdfast/snapshot/recovery"
@@ -27,6 +28,7 @@ func inShortFolders(t *testing.T) *servertest.Cluster {
 }
 
 func TestAMemberThatRunsIsAskedAndFrozen(t *testing.T) {
+	quick.LeaveOut(t)
 	c := inShortFolders(t)
 	m := c.Members[1]
 	dir := m.Config.DataDir

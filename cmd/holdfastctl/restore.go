@@ -81,8 +81,11 @@ func (c *ctl) restoreTo(cmd *cobra.Command, args []string, p *pointFlags, f *res
 	}
 	fs := cmd.Flags()
 	back := fs.Changed("prefix")
-	if p.from == "" || back == (f.spec != "") {
-		return badArguments("--from is required, and either --cluster or --prefix")
+	if p.from == "" {
+		return badArguments("--from is missing: the URL of an archive or a snapshot file, and then --cluster or --prefix")
+	}
+	if back == (f.spec != "") {
+		return badArguments("either --cluster SPEC.yaml, for the directories of a new cluster, or --prefix P, to take keys of the running one back")
 	}
 	if back {
 		return c.takeBack(cmd.Context(), p, f.dryRun)
@@ -177,7 +180,7 @@ func (c *ctl) restorePoint(ctx context.Context, p *pointFlags, f *restoreFlags, 
 	case err != nil:
 		return exit(exitFailed, err)
 	}
-	fmt.Fprint(c.out, plan, members)
+	fmt.Fprintf(c.out, "%s%s", plan, members)
 	if f.dryRun {
 		fmt.Fprintln(c.out, "Nothing was done: --dry-run.")
 		return nil

@@ -228,6 +228,12 @@ func ask[T any](ctx context.Context, c *ctl, call func(context.Context, *client.
 	if err != nil {
 		return none, err
 	}
+	return askOf(ctx, c, cl, call)
+}
+
+// askOf makes that call by a client, and closes it.
+func askOf[T any](ctx context.Context, c *ctl, cl *client.Client, call func(context.Context, *client.Client) (T, error)) (T, error) {
+	var none T
 	defer cl.Close()
 	ctx, cancel := c.limited(ctx)
 	defer cancel()

@@ -62,7 +62,7 @@ func (c *ctl) saveStream(ctx context.Context, file string) error {
 	if len(c.globals.endpoints) != 1 {
 		return exit(exitInterrupted, fmt.Errorf("snapshot must be requested to one selected node, not multiple %v", c.globals.endpoints))
 	}
-	cl, err := c.client()
+	cl, err := c.quickClient(c.globals.endpoints...)
 	if err != nil {
 		return err
 	}

@@ -234,7 +234,7 @@ func (c *ctl) makeMembers(f *restoreFlags, plan *snapshot.Plan, options snapshot
 func (c *ctl) restored(plan *snapshot.Plan, options snapshot.RestoreOptions, others string) {
 	made, out := 0, c.remarks()
 	fmt.Fprintln(out, "Restored. Start:")
-	for _, m := range plan.Members {
+	for _, m := range plan.ByName() {
 		if !m.Make {
 			continue
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -107,13 +108,18 @@ its client URL does not answer HTTP, and for servers that are not holdfast.
 
 // clusterStatus asks for the members, then each of them.
 func (c *ctl) clusterStatus(ctx context.Context) (*clusterStatus, error) {
-	list, err := ask(ctx, c, func(ctx context.Context, cl *client.Client) (*pb.MemberListResponse, error) {
-		return cl.MemberList(ctx, true)
-	})
-	if err != nil { // There may be no quorum. Then the page says so.
-		list, err = ask(ctx, c, func(ctx context.Context, cl *client.Client) (*pb.MemberListResponse, error) {
-			return cl.MemberList(ctx, false)
+	ask := func(linearizable bool) (*pb.MemberListResponse, error) {
+		cl, err := c.quickClient(c.globals.endpoints...)
+		if err != nil {
+			return nil, err
+		}
+		return askOf(ctx, c, cl, func(ctx context.Context, cl *client.Client) (*pb.MemberListResponse, error) {
+			return cl.MemberList(ctx, linearizable)
 		})
+	}
+	list, err := ask(true)
+	if err != nil && !errors.Is(err, client.ErrUnreachable) { // There may be no quorum. Then the page says so.
+		list, err = ask(false)
 	}
 	if err != nil {
 		return nil, err
@@ -287,7 +293,8 @@ func (m *memberStatus) judge(now time.Time, problem func(format string, args ...
 		who = m.ID
 	}
 	if m.answer == nil {
-		problem("%s is %s: %s", who, m.Role, m.Error)
+		mend := hints.Mend(m.Error, "start it, or see docs/operations/lost-member.md")
+		problem("%s is %s: %s (%s)", who, m.Role, m.Error, mend)
 		return
 	}
 	if m.Lag > statusLagMax {
@@ -319,7 +326,11 @@ func (b *backupStatus) judge(now time.Time, problem func(format string, args ...
 // page is the status for people.
 func (s *clusterStatus) page(p *page) {
 	now := time.Now()
-	p.printf("cluster   %s, %d members\n", s.ClusterID, len(s.Members))
+	members := "members"
+	if len(s.Members) == 1 {
+		members = "member"
+	}
+	p.printf("cluster   %s, %d %s\n", s.ClusterID, len(s.Members), members)
 	leader := s.Leader
 	if leader == "" {
 		leader = "none"

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/holdfast-db/holdfast/internal/quick"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/server/servertest"
 )
@@ -22,6 +23,7 @@ func statusOf(t *testing.T, c *servertest.Cluster, args ...string) (stdout strin
 }
 
 func TestStatusShowsTheClusterOnOnePage(t *testing.T) {
+	quick.LeaveOut(t)
 	c := servertest.New(t, 3, nil)
 	c.Leader()
 	page, code := statusOf(t, c)

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/holdfast-db/holdfast/client"
+	"github.com/holdfast-db/holdfast/cmd/holdfastctl/cluster"
 	"github.com/holdfast-db/holdfast/internal/task"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/proto/mvccpb"
@@ -120,6 +121,7 @@ func (c *ctl) watch(ctx context.Context, o watchOrder) error {
 		return err
 	}
 	defer cl.Close()
+	defer c.tellUnreached(ctx, cl)()
 	s := &watchScreen{ctl: c}
 	if err := s.follow(ctx, cl.Watch(ctx, o.watch), o.command); err != nil || ctx.Err() != nil {
 		return err
@@ -232,7 +234,7 @@ func (s *watchScreen) run(ctx context.Context, command []string, revision int64,
 		fmt.Sprintf("ETCD_WATCH_EVENT_TYPE=%q", e.Type),
 		fmt.Sprintf("ETCD_WATCH_KEY=%q", e.Kv.GetKey()),
 		fmt.Sprintf("ETCD_WATCH_VALUE=%q", e.Kv.GetValue()))
-	cmd.Stdout, cmd.Stderr = s.ctl.out, s.ctl.err
+	cmd.Stdout, cmd.Stderr = cluster.Terminal(s.ctl.out), s.ctl.err
 	if err := cmd.Run(); err != nil && ctx.Err() == nil {
 		fmt.Fprintf(s.ctl.err, "command %q error (%v)\n", command, err)
 		return &exitError{code: exitFailed}
@@ -247,6 +249,7 @@ func (c *ctl) watchInteractive(ctx context.Context, environKey string) error {
 		return err
 	}
 	defer cl.Close()
+	defer c.tellUnreached(ctx, cl)()
 	s := &watchScreen{ctl: c}
 	g := task.New(ctx)
 	// Waiting for a line cannot be interrupted, so nobody waits for this one.

@@ -6,22 +6,29 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"strings"
+	"time"
 
 	"google.golang.org/grpc"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/resident"
 	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/kube/auth"
 	"github.com/holdfast-db/holdfast/kube/join"
 	"github.com/holdfast-db/holdfast/kube/kubelet"
+	"github.com/holdfast-db/holdfast/kube/network"
+	"github.com/holdfast-db/holdfast/kube/node"
 	"github.com/holdfast-db/holdfast/kube/objects"
 	"github.com/holdfast-db/holdfast/kube/runtime/sim"
 	"github.com/holdfast-db/holdfast/kube/token"
+	"github.com/holdfast-db/holdfast/kube/tunnel"
 	"github.com/holdfast-db/holdfast/pki"
+	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
 // runNode joins the cluster as one node, or goes on as it.
@@ -48,19 +55,84 @@ func (o *options) runNode(ctx context.Context) error {
 		return err
 	}
 	defer conn.Close()
+	g := task.New(ctx)
+	g.Go("certificate", n.Rotator().Run)
+	g.Go("memory", giveBack)
+	var tunnels []tunnel.Server
+	for _, s := range o.servers {
+		one, err := dial([]string{s}, creds) // What ends a tunnel is the end of its connection.
+		if err != nil {
+			return err
+		}
+		defer one.Close()
+		tunnels = append(tunnels, tunnel.Server{Name: s, Conn: one})
+	}
+	if o.runtime == simulated {
+		g.Go("kubelet", func(ctx context.Context) error { return o.simulate(ctx, conn, n.Heard, tunnels) })
+		return g.Wait()
+	}
+	cfg := o.nodeConfig()
+	cfg.Client, cfg.Heard, cfg.Tunnels = objects.New(conn, "kubelet"), n.Heard, tunnels
+	g.Go("node", func(ctx context.Context) error { return node.Run(ctx, *cfg) })
+	return g.Wait()
+}
+
+// Memory is given back once the node has started, and now and then: what starts pods, or
+// looks for what a crash left, is large and seldom needed.
+const (
+	startTakes    = 10 * time.Second
+	giveBackEvery = time.Minute
+)
+
+func giveBack(ctx context.Context) error {
+	for wait := startTakes; ; wait = giveBackEvery {
+		select {
+		case <-clock.Real().After(wait):
+			resident.Release()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// nodeConfig is a node that runs containers.
+func (o *options) nodeConfig() *node.Config {
+	return &node.Config{
+		Name: o.node, Instance: o.instance, Dir: o.dir, StaticDir: o.staticDir, Kind: node.Kind(o.runtime), Socket: o.socket,
+		PodRange: o.podPrefix, ServiceRange: o.servicePrefix, Backend: network.Backend(o.backend), Labels: o.labels, Reserved: o.reserved, Pods: o.pods, Address: o.address, Alone: o.alone(), Version: version(),
+		Random: rand.Uint64, Spread: rand.Float64, Logger: o.log,
+	}
+}
+
+// version of this build.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version
+}
+
+// simulate is a node that runs nothing.
+func (o *options) simulate(ctx context.Context, conn *grpc.ClientConn, heard func(*kubepb.HeartbeatResponse), tunnels []tunnel.Server) error {
 	var runtime *sim.Runtime
+	g := task.New(ctx)
 	k, err := kubelet.New(kubelet.Config{
-		Client: objects.New(conn, "kubelet"), Node: o.node, Instance: o.instance, Capacity: o.capacity, Runtime: o.runtime, Heard: n.Heard, Logger: o.log,
-		NewRuntime: func(node *corev1.Node, changed func(types.UID)) kubelet.Runtime {
+		Client: objects.New(conn, "kubelet"), Node: o.node, Instance: o.instance, Capacity: o.capacity, Runtime: o.runtime, Heard: heard,
+		Dir: o.dir, StaticDir: o.staticDir, Disk: o.disk, Logger: o.log,
+		NewRuntime: func(_ context.Context, node *corev1.Node, changed func(types.UID)) (kubelet.Runtime, error) {
 			runtime = sim.New(sim.Config{Clock: clock.Real(), Subnet: node.Spec.PodCIDR, Changed: changed})
-			return runtime
+			g.Go("tunnel", func(ctx context.Context) error {
+				return tunnel.Serve(ctx, tunnel.Config{
+					Name: o.node, Instance: o.instance, Node: runtime, Servers: tunnels, Logger: o.log.Named("tunnel"), Spread: rand.Float64,
+				})
+			})
+			return runtime, nil
 		},
 	})
 	if err != nil {
 		return err
 	}
-	g := task.New(ctx)
-	g.Go("certificate", n.Rotator().Run)
 	g.Go("kubelet", k.Run)
 	err = g.Wait()
 	if runtime != nil {

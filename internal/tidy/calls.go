@@ -28,9 +28,21 @@ var (
 	freeFiles = free{
 		"internal/vfs":    "is the file system",
 		"internal/golden": "reads and writes the source tree",
+		"internal/pages":  "what a process has mapped is read from /proc",
 		"internal/tidy":   "reads the source tree",
+		"kube/image":      "makes trees with owners, links and devices for overlayfs",
 		"cmd":             "reads and writes what the user names",
 		"tools":           "never part of a server",
+
+		"kube/node":               "what a machine has is read from /proc, /sys and /etc",
+		"kube/runtime/cgroup":     "cgroups are the machine's",
+		"kube/runtime/cri":        "cgroups, namespaces and logs are the machine's, and shared with the container runtime",
+		"kube/runtime/logfile":    "a container's output ends in a file of the machine, whose disk may be full",
+		"kube/runtime/supervisor": "its files are the machine's: /proc, cgroups, locks, sockets, programs",
+		"kube/runtime/supervised": "as for supervisor",
+		"kube/runtime/stage":      "as for supervisor",
+		"kube/runtime/process":    "as for supervisor",
+		"kube/runtime/native":     "as for supervisor",
 	}
 	freeRandom = free{
 		"cmd": "a load generator draws its keys",
@@ -95,6 +107,24 @@ func checkSleep(t *Tree, found report) {
 		if f.test && !under(f.dir, "tests") {
 			uses(t, f, "time", []string{"Sleep"}, found)
 		}
+	}
+}
+
+// checkQuick finds what is left out of make quick elsewhere than in a test's
+// first line.
+func checkQuick(t *Tree, found report) {
+	for _, f := range t.files {
+		first := map[int]bool{}
+		eachFunction(f, func(d *ast.FuncDecl) {
+			if f.test && d.Recv == nil && strings.HasPrefix(d.Name.Name, "Test") && len(d.Body.List) > 0 {
+				first[t.line(d.Body.List[0].Pos())] = true
+			}
+		})
+		uses(t, f, modulePath+"/internal/quick", []string{"LeaveOut"}, func(path string, line int, detail string) {
+			if !first[line] {
+				found(path, line, detail)
+			}
+		})
 	}
 }
 

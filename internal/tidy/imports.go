@@ -142,7 +142,7 @@ func checkFakes(t *Tree, found report) {
 
 // forTests reports whether a folder helps tests without being a fake.
 func forTests(dir string) bool {
-	return slices.Contains([]string{"internal/golden", "internal/leak", "internal/tidy"}, dir)
+	return slices.Contains([]string{"internal/golden", "internal/leak", "internal/quick", "internal/tidy"}, dir)
 }
 
 func checkDeterministic(t *Tree, found report) {

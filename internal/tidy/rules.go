@@ -25,6 +25,7 @@ func rules() []rule {
 		{"complexity", "over 15 ways through a function are more than anybody tests", checkComplexity},
 		{"time", "time comes from internal/clock, so that a simulation owns it", checkTime},
 		{"sleep", "a test that sleeps is slow when all is well and fails when the machine is busy: use clocktest, or wait for the event", checkSleep},
+		{"quick", "make check says how many tests it leaves out by counting the calls: each is the first line of one test", checkQuick},
 		{"files", "files go through internal/vfs, so that tests can lose, tear and fail writes", checkFiles},
 		{"random", "chance comes from a seeded source that is handed in, so that a run can be repeated", checkRandom},
 		{"go", "goroutines start in internal/task: each has a name, an owner and an end", checkGo},

@@ -70,10 +70,12 @@ var fixtures = map[string]struct {
 	"sixteen ways": {at("mvcc/a.go", "func f(a, b bool, c chan int) {\n"+
 		"if a && b || a {}\nfor range 3 {}\nfor a {}\nswitch {\ncase a:\ncase b:\ndefault:\n}\nselect {\ncase <-c:\ndefault:\n}\n"+
 		"g := func() { if a {}; if a {}; if a {}; if a {}; if a {}; if a {}; if a {} }\ng()\n}"), []string{"4 complexity"}},
-	"fifteen ways":    {at("mvcc/a.go", "func f(a bool) {\n"+strings.Repeat("if a {}\n", 14)+"}"), nil},
-	"time":            {at("mvcc/a.go", "import t \"time\"\nvar a = t.Now()\nvar b = t.Second\nvar c = t.NewTicker"), []string{"5 time", "7 time"}},
-	"time in a test":  {at("mvcc/a_test.go", "import \"time\"\nvar a = time.Now()\nfunc f() { time.Sleep(1) }"), []string{"6 sleep"}},
-	"time at home":    {at("internal/clock/a.go", "import \"time\"\nvar a = time.Now()"), nil},
+	"fifteen ways":   {at("mvcc/a.go", "func f(a bool) {\n"+strings.Repeat("if a {}\n", 14)+"}"), nil},
+	"time":           {at("mvcc/a.go", "import t \"time\"\nvar a = t.Now()\nvar b = t.Second\nvar c = t.NewTicker"), []string{"5 time", "7 time"}},
+	"time in a test": {at("mvcc/a_test.go", "import \"time\"\nvar a = time.Now()\nfunc f() { time.Sleep(1) }"), []string{"6 sleep"}},
+	"time at home":   {at("internal/clock/a.go", "import \"time\"\nvar a = time.Now()"), nil},
+	"left out of quick": {at("mvcc/a_test.go", "import \""+ours("internal/quick")+"\"\nfunc TestA(t *testing.T) {\nquick.LeaveOut(t)\nquick.LeaveOut(t)\n}\n"+
+		"func helper(t *testing.T) {\nquick.LeaveOut(t)\n}"), []string{"7 quick", "10 quick"}},
 	"files":           {at("pki/a.go", "import \"os\"\nvar a, _ = os.ReadFile(\"x\")\nvar b = os.Getpid()"), []string{"5 files"}},
 	"files in a test": {at("pki/a_test.go", "import \"os\"\nvar a, _ = os.ReadFile(\"x\")"), nil},
 	"old files":       {imports("pki/a.go", "io/ioutil"), []string{"4 files"}},

@@ -6,7 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,7 +18,7 @@ const (
 	zeroChunkBytes = 1 << 20 // One write of Allocate: large enough to be cheap, small enough to share.
 )
 
-var zeroes = make([]byte, zeroChunkBytes)
+var zeroes [zeroChunkBytes]byte // Not on the heap, whose size decides when it is collected.
 
 // OS returns the file system of the machine.
 func OS() FS { return osFS{} }
@@ -101,7 +101,7 @@ func (osFS) Lock(name string) (io.Closer, error) {
 
 func (osFS) Free(dir string) (int64, error) {
 	var st unix.Statfs_t
-	if err := unix.Statfs(filepath.Clean(dir), &st); err != nil {
+	if err := unix.Statfs(path.Clean(dir), &st); err != nil {
 		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
 	}
 	return int64(st.Bavail) * int64(st.Bsize), nil

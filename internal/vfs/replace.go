@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path/filepath"
+	"path"
 	"slices"
 
 	"github.com/holdfast-db/holdfast/internal/fail"
@@ -43,7 +43,7 @@ func ReplaceFile(fsys FS, name string, data []byte) error {
 		return err
 	}
 	fail.Here("vfs/replace/renamed")
-	return fsys.SyncDir(filepath.Dir(name))
+	return fsys.SyncDir(path.Dir(name))
 }
 
 func writeNew(fsys FS, name string, data []byte) error {
@@ -77,9 +77,9 @@ func Exists(fsys FS, name string) (bool, error) {
 // may have been cut short between the two. One whose sync fails goes again,
 // since no later sync would make up for it.
 func MakeFolder(fsys FS, dir string) error {
-	at := filepath.Clean(dir)
+	at := path.Clean(dir)
 	var missing []string
-	for ; at != filepath.Dir(at); at = filepath.Dir(at) {
+	for ; at != path.Dir(at); at = path.Dir(at) {
 		there, err := Exists(fsys, at)
 		if err != nil {
 			return err
@@ -90,14 +90,14 @@ func MakeFolder(fsys FS, dir string) error {
 		missing = append(missing, at)
 	}
 	// Where its parent may not be read somebody else made it.
-	if err := fsys.SyncDir(filepath.Dir(at)); err != nil && !errors.Is(err, fs.ErrPermission) {
+	if err := fsys.SyncDir(path.Dir(at)); err != nil && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
 	for _, next := range slices.Backward(missing) {
 		if err := fsys.MkdirAll(next); err != nil {
 			return err
 		}
-		if err := fsys.SyncDir(filepath.Dir(next)); err != nil {
+		if err := fsys.SyncDir(path.Dir(next)); err != nil {
 			return errors.Join(err, fsys.Remove(next))
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"strconv"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -38,6 +39,9 @@ func typesOf(kinds []*Kind) map[reflect.Type]*Kind {
 	return m
 }
 
+// scratches are where objects are encoded before their size is known.
+var scratches = sync.Pool{New: func() any { return &runtime.Allocator{} }}
+
 // Encode is the stored form of an object. The resource version is not in it: that
 // is the key's revision.
 func Encode(o Object) ([]byte, error) {
@@ -52,7 +56,9 @@ func Encode(o Object) ([]byte, error) {
 	}
 	o.GetObjectKind().SetGroupVersionKind(schemaOf(k))
 	var b bytes.Buffer
-	if err := binary.Encode(o, &b); err != nil {
+	scratch := scratches.Get().(*runtime.Allocator)
+	defer scratches.Put(scratch)
+	if err := binary.EncodeWithAllocator(o, &b, scratch); err != nil {
 		return nil, fmt.Errorf("encode %s %s/%s: %w", k.Name, o.GetNamespace(), o.GetName(), err)
 	}
 	return b.Bytes(), nil
@@ -61,6 +67,10 @@ func Encode(o Object) ([]byte, error) {
 // Decode reads the stored form of an object of kind k. resourceVersion is the
 // revision of its key; 0: none is set.
 func Decode(k *Kind, stored []byte, resourceVersion int64) (Object, error) {
+	suspect, err := checkStored(k, stored)
+	if err != nil {
+		return nil, err
+	}
 	o := k.make()
 	gvk := schemaOf(k)
 	into, _, err := binary.Decode(stored, &gvk, o)
@@ -69,6 +79,11 @@ func Decode(k *Kind, stored []byte, resourceVersion int64) (Object, error) {
 	}
 	if into != runtime.Object(o) {
 		return nil, fmt.Errorf("%s: %w: it is a %T", k.Name, ErrEncoding, into)
+	}
+	if suspect {
+		if err := checkMade(k, o); err != nil {
+			return nil, err
+		}
 	}
 	o.GetObjectKind().SetGroupVersionKind(gvk)
 	if resourceVersion != 0 {

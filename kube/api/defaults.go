@@ -24,6 +24,7 @@ func Default(o Object) {
 	case *corev1.Pod:
 		setDefault(&o.Status.Phase, corev1.PodPending)
 		defaultPodSpec(&o.Spec)
+		setDefault(&o.Status.QOSClass, QOSClass(&o.Spec))
 	case *appsv1.ReplicaSet:
 		setPointer(&o.Spec.Replicas, 1)
 		if len(o.Labels) == 0 {

@@ -62,6 +62,7 @@ var fieldSections = []section{
 	}},
 	{"EndpointSlice", reflect.TypeFor[discoveryv1.EndpointSlice](), []row{
 		{"addressType endpoints[].addresses endpoints[].conditions.** endpoints[].hostname endpoints[].targetRef.** endpoints[].nodeName endpoints[].zone", Done, ""},
+		{"addressType=IPv6 addressType=FQDN", Ignored, "services lead to IPv4 addresses"},
 		{"endpoints[].hints.**", Ignored, "endpoints are chosen evenly"},
 		{"endpoints[].deprecatedTopology", Ignored, "nodeName and zone hold it"},
 		{"ports.**", Done, ""},

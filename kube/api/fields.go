@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -98,10 +99,10 @@ func (f finding) String() string { return f.path.String() + ": " + f.is.String()
 
 // unsupported lists the fields of an object that are ignored or refused.
 func unsupported(o Object) []finding {
-	w := fieldWalk{}
+	var found []finding
 	v := reflect.ValueOf(o).Elem()
-	w.object(v, fieldRows[v.Type()], "", nil)
-	return w.found
+	shapes()[v.Type()].walk(v, nil, &found)
+	return found
 }
 
 // Warnings are what an object asks for without effect, one line a field.
@@ -115,68 +116,144 @@ func Warnings(o Object) []string {
 	return lines
 }
 
-type fieldWalk struct{ found []finding }
+// shape is a struct type as objects are walked: the fields in which something can be
+// found. Each write is walked, so names and rows are looked up once.
+type shape struct{ fields []shapeField }
 
-// object walks the fields of a struct that are set. below is its path in the section.
-func (w *fieldWalk) object(v reflect.Value, c *compiled, below string, path *field.Path) {
-	for f, v := range v.Fields() {
-		name, inline := jsonName(f)
-		if name == "" && !inline || !isSet(v) {
+type shapeField struct {
+	index  int
+	name   string          // In a manifest. Empty: its own fields stand where it does.
+	row    *row            // Nil: it is done.
+	values map[string]*row // Rows of certain values of it.
+	below  *shape          // Of it, or of its elements. Nil: there is nothing to find.
+}
+
+// shapes are those of all kinds.
+var shapes = sync.OnceValue(func() map[reflect.Type]*shape {
+	all := map[reflect.Type]*shape{}
+	for _, k := range Kinds {
+		shapeOf(reflect.TypeOf(k.make()).Elem(), nil, "", all)
+	}
+	return all
+})
+
+// shapeOf is the shape of a struct in a section, below a path; or of a section's own
+// type, which is the same wherever it is.
+func shapeOf(t reflect.Type, c *compiled, below string, own map[reflect.Type]*shape) *shape {
+	s := &shape{}
+	if section := fieldRows[t]; section != nil {
+		if known := own[t]; known != nil {
+			return known
+		}
+		own[t] = s
+		c, below = section, ""
+	}
+	for i := range t.NumField() {
+		name, inline := jsonName(t.Field(i))
+		if name == "" && !inline {
 			continue
 		}
+		f := shapeField{index: i, name: name}
 		if inline {
-			w.object(v, c, below, path)
+			f.below = shapeOf(t.Field(i).Type, c, below, own)
+		} else {
+			f.learn(t.Field(i).Type, c, join(below, name), own)
+		}
+		if f.row != nil || f.values != nil || f.below != nil && len(f.below.fields) > 0 {
+			s.fields = append(s.fields, f)
+		}
+	}
+	return s
+}
+
+func (f *shapeField) learn(t reflect.Type, c *compiled, path string, own map[reflect.Type]*shape) {
+	r, whole := c.rowOf(path)
+	f.values = c.values[path]
+	if r != nil && r.is != Done {
+		f.row = r
+	}
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if whole || isLeaf(t) {
+		return
+	}
+	if t.Kind() == reflect.Slice {
+		t, path = t.Elem(), path+"[]"
+	}
+	f.below = shapeOf(t, c, path, own)
+}
+
+// step is where a walk is. Few need their path in words.
+type step struct {
+	above *step
+	name  string
+	index int // Of an element, if there is no name.
+}
+
+func (s *step) path() *field.Path {
+	switch {
+	case s.above == nil:
+		return field.NewPath(s.name)
+	case s.name == "":
+		return s.above.path().Index(s.index)
+	}
+	return s.above.path().Child(s.name)
+}
+
+// walk looks at the fields of a struct that are set.
+func (s *shape) walk(v reflect.Value, at *step, found *[]finding) {
+	for i := range s.fields {
+		f := &s.fields[i]
+		v := v.Field(f.index)
+		if !isSet(v) {
 			continue
 		}
-		w.value(v, c, join(below, name), path.Child(name))
+		if f.name == "" {
+			f.below.walk(v, at, found)
+			continue
+		}
+		for v.Kind() == reflect.Pointer {
+			v = v.Elem()
+		}
+		f.value(v, &step{above: at, name: f.name}, found)
 	}
 }
 
-func (w *fieldWalk) value(v reflect.Value, c *compiled, name string, path *field.Path) {
-	for v.Kind() == reflect.Pointer {
-		v = v.Elem()
-	}
-	r, whole := c.rowOf(name)
-	if values := c.values[name]; values != nil {
-		if v.Kind() == reflect.Slice {
-			w.elements(v, r, values, path)
-			return
-		}
-		if exception := values[fmt.Sprint(v.Interface())]; exception != nil {
-			r = exception
-		}
-	}
+func (f *shapeField) value(v reflect.Value, at *step, found *[]finding) {
+	list := v.Kind() == reflect.Slice
 	switch {
-	case r != nil && r.is != Done:
-		w.found = append(w.found, finding{path, r})
-	case whole || isLeaf(v.Type()):
-	case v.Kind() == reflect.Slice:
+	case f.values != nil && list: // Of words.
 		for i := range v.Len() {
-			w.inside(v.Index(i), c, name+"[]", path.Index(i))
+			if r := f.rowOf(v.Index(i)); r != nil {
+				*found = append(*found, finding{(&step{above: at, index: i}).path(), r})
+			}
+		}
+	case f.rowOf(v) != nil:
+		*found = append(*found, finding{at.path(), f.rowOf(v)})
+	case f.below == nil:
+	case list:
+		for i := range v.Len() {
+			f.below.walk(v.Index(i), &step{above: at, index: i}, found)
 		}
 	default:
-		w.inside(v, c, name, path)
+		f.below.walk(v, at, found)
 	}
 }
 
-// elements looks each element of a list of words up among the values.
-func (w *fieldWalk) elements(v reflect.Value, r *row, values map[string]*row, path *field.Path) {
-	for i := range v.Len() {
-		is := r
-		if exception := values[fmt.Sprint(v.Index(i).Interface())]; exception != nil {
-			is = exception
-		}
-		if is != nil && is.is != Done {
-			w.found = append(w.found, finding{path.Index(i), is})
-		}
+// rowOf is the row of a value. Nil: it is done.
+func (f *shapeField) rowOf(v reflect.Value) *row {
+	if f.values == nil {
+		return f.row
 	}
-}
-
-func (w *fieldWalk) inside(v reflect.Value, c *compiled, name string, path *field.Path) {
-	if own := fieldRows[v.Type()]; own != nil {
-		c, name = own, ""
+	r := f.values[fmt.Sprint(v.Interface())]
+	switch {
+	case r == nil:
+		return f.row
+	case r.is == Done:
+		return nil
 	}
-	w.object(v, c, name, path)
+	return r
 }
 
 // jsonName is the name of a field in a manifest; inline: its fields stand where it

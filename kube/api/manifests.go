@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/resource"
 	kjson "sigs.k8s.io/json"
 )
 
@@ -336,6 +337,11 @@ func (c *typeCheck) scalar(v *value, t reflect.Type, path string) {
 		return
 	}
 	text, err := json.Marshal(v.plain())
+	_, _, exponent := parts(strings.Trim(string(text), `" `))
+	if err == nil && t == reflect.TypeFor[resource.Quantity]() && exponent >= exponentDigitsMin {
+		c.problem(v.line, path, "%s: a quantity has no such exponent", c.describe(v))
+		return
+	}
 	if err == nil {
 		err = kjson.UnmarshalCaseSensitivePreserveInts(text, reflect.New(t).Interface())
 	}

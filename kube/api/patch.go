@@ -64,6 +64,10 @@ func patchTree(k *Kind, now, change any, form kubepb.PatchRequest_Type) (any, er
 // DecodeJSON reads one object of a kind. Fields that there are not, and fields
 // that stand twice, are errors.
 func DecodeJSON(k *Kind, text []byte) (Object, error) {
+	suspect, err := checkJSON(k, text)
+	if err != nil {
+		return nil, err
+	}
 	o := k.make()
 	strict, err := kjson.UnmarshalStrict(text, o)
 	if err != nil {
@@ -81,6 +85,9 @@ func DecodeJSON(k *Kind, text []byte) (Object, error) {
 		return nil, fmt.Errorf("%s: %w: it is a %s of %s", k.Name, ErrEncoding, got.Kind, got.GroupVersion())
 	}
 	o.GetObjectKind().SetGroupVersionKind(want)
+	if suspect {
+		return o, checkMade(k, o)
+	}
 	return o, nil
 }
 

@@ -65,6 +65,16 @@ func (p *problems) address(path *field.Path, text string) {
 	}
 }
 
+// nodeAddress is one at which a node can have a port of a pod.
+func (p *problems) nodeAddress(path *field.Path, text string) {
+	switch a, err := netip.ParseAddr(text); {
+	case err != nil:
+		p.add(field.Invalid(path, text, "must be an IP address"))
+	case !a.Is4() && !a.IsUnspecified():
+		p.add(field.Invalid(path, text, "must be an IPv4 address: pods have no others"))
+	}
+}
+
 func (p *problems) podSecurity(c *corev1.PodSecurityContext, path *field.Path) {
 	if c == nil {
 		return
@@ -159,7 +169,7 @@ func (p *problems) ports(ports []corev1.ContainerPort, path *field.Path) {
 			p.port(at.Child("hostPort"), port.HostPort)
 		}
 		if port.HostIP != "" {
-			p.address(at.Child("hostIP"), port.HostIP)
+			p.nodeAddress(at.Child("hostIP"), port.HostIP)
 		}
 		optional(p, at.Child("protocol"), port.Protocol, corev1.ProtocolTCP, corev1.ProtocolUDP)
 		if port.Name != "" {
@@ -194,6 +204,10 @@ func (p *problems) mounts(mounts []corev1.VolumeMount, volumes map[string]bool, 
 		}
 		if m.SubPath != "" {
 			p.relative(at.Child("subPath"), m.SubPath)
+		}
+		if m.SubPathExpr != "" {
+			p.absent(m.SubPath != "", at.Child("subPathExpr"), "is instead of subPath")
+			p.relative(at.Child("subPathExpr"), m.SubPathExpr)
 		}
 	}
 }

@@ -36,6 +36,9 @@ func (p *problems) volume(v *corev1.VolumeSource, at *field.Path) {
 		if v.EmptyDir.SizeLimit != nil {
 			p.quantity(at.Child("sizeLimit"), *v.EmptyDir.SizeLimit)
 		}
+		if mode := v.EmptyDir.Mode; mode != nil && (*mode < 0 || *mode > 0o1777) {
+			p.add(field.Invalid(at.Child("mode"), *mode, "must be from 0 to 01777 (in decimal: 1023)"))
+		}
 	case v.HostPath != nil:
 		p.hostPath(v.HostPath, at.Child("hostPath"))
 	case v.Secret != nil:
@@ -103,9 +106,7 @@ func (p *problems) files(at *field.Path, mode *int32, items []corev1.KeyToPath) 
 	for i, item := range items {
 		at := at.Child("items").Index(i)
 		p.required(at.Child("key"), item.Key, "")
-		if p.required(at.Child("path"), item.Path, "") {
-			p.relative(at.Child("path"), item.Path)
-		}
+		p.filePath(at.Child("path"), item.Path)
 		p.mode(at.Child("mode"), item.Mode)
 	}
 }
@@ -113,9 +114,7 @@ func (p *problems) files(at *field.Path, mode *int32, items []corev1.KeyToPath) 
 func (p *problems) downward(at *field.Path, items []corev1.DownwardAPIVolumeFile) {
 	for i, item := range items {
 		at := at.Child("items").Index(i)
-		if p.required(at.Child("path"), item.Path, "") {
-			p.relative(at.Child("path"), item.Path)
-		}
+		p.filePath(at.Child("path"), item.Path)
 		p.mode(at.Child("mode"), item.Mode)
 		p.one(at, "fieldRef, resourceFieldRef", item.FieldRef != nil, item.ResourceFieldRef != nil)
 		if item.FieldRef != nil {
@@ -131,6 +130,17 @@ func (p *problems) downward(at *field.Path, items []corev1.DownwardAPIVolumeFile
 func (p *problems) mode(at *field.Path, mode *int32) {
 	if mode != nil && (*mode < 0 || *mode > 0o777) {
 		p.add(field.Invalid(at, *mode, "must be from 0 to 0777 (in decimal: 511)"))
+	}
+}
+
+// filePath checks where a file of a volume is shown.
+func (p *problems) filePath(at *field.Path, name string) {
+	if !p.required(at, name, "") {
+		return
+	}
+	p.relative(at, name)
+	if strings.HasPrefix(path.Clean(name), "..") && !slices.Contains(strings.Split(name, "/"), "..") {
+		p.add(field.Invalid(at, name, "must not begin with ..: such names are the volume's own"))
 	}
 }
 
@@ -189,7 +199,7 @@ func (p *problems) envSource(v *corev1.EnvVarSource, at *field.Path) {
 
 var (
 	bothFields = []string{"metadata.name", "metadata.namespace", "metadata.uid"}
-	envFields  = []string{"spec.nodeName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"}
+	envFields  = []string{"spec.nodeName", "spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", "status.podIPs"}
 	fileFields = []string{"metadata.labels", "metadata.annotations"}
 )
 

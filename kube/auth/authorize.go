@@ -29,6 +29,16 @@ const (
 	Explain   Verb = "explain"
 	Sample    Verb = "sample"
 	Usage     Verb = "usage"
+	Inventory Verb = "inventory"
+	Recovery  Verb = "recovery" // To see what is to be decided after a restore.
+	Recover   Verb = "recover"
+
+	Tunnel  Verb = "tunnel" // And the sessions over it.
+	Logs    Verb = "logs"
+	Exec    Verb = "exec"
+	Attach  Verb = "attach"
+	Forward Verb = "port-forward"
+	Images  Verb = "manage-images" // Of a node: to see, bring and remove them.
 )
 
 // Request is one thing that somebody wants to do.
@@ -37,7 +47,7 @@ type Request struct {
 	Verb            Verb
 	Kind            *api.Kind // Nil for verbs that are about no kind.
 	Namespace, Name string    // Of lists and watches: what the selectors pin them to.
-	NodeName        string    // The node that the selectors of a list pin spec.nodeName to; whose heartbeat or sample it is.
+	NodeName        string    // The node that the selectors of a list pin spec.nodeName to; whose heartbeat, sample or tunnel it is.
 	Old, New        api.Object
 }
 

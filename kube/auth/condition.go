@@ -20,6 +20,9 @@ var (
 	itsOwnNode = &condition{"it is the caller's own Node (a list: by metadata.name)", func(r *Request, _ Facts) bool {
 		return r.isNode(r.Name)
 	}}
+	allNodes = &condition{"all nodes are listed, of which the caller sees where they are and no more", func(r *Request, _ Facts) bool {
+		return r.Name == ""
+	}}
 	itsOwnNodePlain = &condition{"it is the caller's own Node, without taints but NotReady, with labels of a machine only, and without owners and finalizers", func(r *Request, _ Facts) bool {
 		n, ok := r.New.(*corev1.Node)
 		return ok && r.isNode(r.Name) && labelsKept(nil, n.Labels) && taintsKept(nil, n.Spec.Taints) && len(n.OwnerReferences)+len(n.Finalizers) == 0
@@ -48,6 +51,15 @@ var (
 	podsOnItThatEnd = &condition{"the pod is bound to the caller's node and is being deleted", func(r *Request, _ Facts) bool {
 		p, ok := r.Old.(*corev1.Pod)
 		return ok && r.isNode(p.Spec.NodeName) && p.DeletionTimestamp != nil
+	}}
+	mirrorOfItsOwn = &condition{"the pod is a mirror, bound to the caller's node, and names nothing that the node may not read", func(r *Request, _ Facts) bool {
+		p, ok := r.New.(*corev1.Pod)
+		return ok && api.IsMirror(p) && r.isNode(p.Spec.NodeName) && len(api.Named(p)) == 0 && p.Spec.ServiceAccountName == "" &&
+			len(p.OwnerReferences)+len(p.Finalizers) == 0
+	}}
+	mirrorsOnIt = &condition{"the pod is a mirror and bound to the caller's node", func(r *Request, _ Facts) bool {
+		p, ok := r.Old.(*corev1.Pod)
+		return ok && api.IsMirror(p) && r.isNode(p.Spec.NodeName)
 	}}
 	namedByItsPods = &condition{"a pod on the caller's node names it (a list: by metadata.name)", func(r *Request, f Facts) bool {
 		n, ok := r.Identity.NodeName()

@@ -51,7 +51,7 @@ func TestAFleetSpeaksForItsOwnNodesAndNobodyElseForAny(t *testing.T) {
 }
 
 func TestAFleetItselfMayDoNothing(t *testing.T) {
-	for _, v := range []Verb{Get, List, Watch, Create, Update, Status, Delete, Bind, Evict, Heartbeat, Sign, Usage, Explain, Sample} {
+	for _, v := range []Verb{Get, List, Watch, Create, Update, Status, Delete, Bind, Evict, Heartbeat, Sign, Usage, Explain, Sample, Tunnel, Logs, Exec, Attach, Forward, Images} {
 		if err := Authorize(&Request{Identity: Identity{"system:fleet:sim", []string{FleetGroup}}, Verb: v}, nil); err == nil {
 			t.Errorf("it may %s", v)
 		}

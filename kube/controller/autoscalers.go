@@ -35,6 +35,7 @@ type scalerMemory struct {
 func newAutoscalers(t *term) {
 	c := &autoscalers{term: t}
 	c.loop = t.loop("autoscalers", c.sync)
+	c.loop.waits = true
 	t.views.scalers.OnChange(func(old, s *autoscalingv2.HorizontalPodAutoscaler) {
 		if old != nil && s != nil && equality.Semantic.DeepEqual(old.Spec, s.Spec) {
 			return

@@ -30,7 +30,7 @@ func newCollector(t *term) {
 	c := &collector{t, map[*api.Kind]*loop{}}
 	for k, s := range t.views.shelves {
 		l := t.loop("garbage "+k.Resource, func(ctx context.Context, at key) (time.Duration, error) { return 0, c.sync(ctx, k, at) })
-		l.workers = 1
+		l.workers, l.waits = 1, true
 		c.loops[k] = l
 		s.watch(func(old, o api.Object) { c.changed(k, old, o) })
 	}
@@ -209,6 +209,9 @@ func (c *collector) sweep(ctx context.Context) error {
 	missing := map[string]bool{} // Nodes that were no more the last time either.
 	for {
 		pods := c.term.views.pods.List("")
+		if c.term.recovery.held() {
+			pods = nil
+		}
 		for _, pod := range collect.Finished(pods, c.term.cfg.Finished) {
 			c.remove(ctx, pod, "ended, and there are too many that have", same(pod))
 		}

@@ -29,6 +29,7 @@ type deployments struct {
 func newDeployments(t *term) {
 	c := &deployments{term: t}
 	c.loop = t.loop("deployments", c.sync)
+	c.loop.waits = true
 	t.views.deployments.OnChange(func(old, d *appsv1.Deployment) { c.loop.queue.Add(keyOf(either(old, d))) })
 	t.views.sets.OnChange(func(old, set *appsv1.ReplicaSet) {
 		for _, s := range []*appsv1.ReplicaSet{old, set} {

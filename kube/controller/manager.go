@@ -33,6 +33,7 @@ type Config struct {
 	Signer Signer      // Nil: requests are approved and nobody signs them here.
 
 	Nodes    nodelife.Limits // How patient to be with silent nodes.
+	Recovery RecoveryLimits  // How long to wait after a restore.
 	Finished int             // Pods that have ended and are kept, in all. Default 1000.
 	Workers  int             // Objects of one kind that are looked at at once. Default 4.
 }
@@ -75,7 +76,7 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.Workers == 0 {
 		cfg.Workers = 4
 	}
-	cfg.Nodes = cfg.Nodes.Defaults()
+	cfg.Nodes, cfg.Recovery = cfg.Nodes.Defaults(), cfg.Recovery.defaults()
 	return &Manager{cfg: cfg, quorum: newQuorum(confirms(cfg.Store), cfg.Clock)}, nil
 }
 

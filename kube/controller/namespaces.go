@@ -25,6 +25,7 @@ type namespaces struct {
 func newNamespaces(t *term) {
 	c := &namespaces{term: t}
 	c.loop = t.loop("namespaces", c.sync)
+	c.loop.waits = true
 	t.views.namespaces.OnChange(func(_, ns *corev1.Namespace) {
 		if ns != nil && ns.DeletionTimestamp != nil {
 			c.loop.queue.Add(keyOf(ns))

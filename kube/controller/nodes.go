@@ -116,6 +116,7 @@ func (c *nodes) take(r *pb.WatchResponse) {
 
 func (c *nodes) sync(ctx context.Context, _ key) (time.Duration, error) {
 	f := nodelife.Facts{Brake: c.brake, Trouble: c.term.quorum.last(), Limits: c.term.cfg.Nodes, Now: c.term.clock.Wall()}
+	f.Held, f.Unreported = c.term.recovery.held(), c.term.recovery.unreported()
 	v := c.term.views
 	c.mu.Lock()
 	known := c.mu.alive != nil

@@ -41,6 +41,7 @@ type setMemory struct {
 func newReplicaSets(t *term) {
 	c := &replicaSets{term: t}
 	c.loop = t.loop("replicasets", c.sync)
+	c.loop.waits = true
 	t.views.sets.OnChange(func(old, set *appsv1.ReplicaSet) { c.loop.queue.Add(keyOf(either(old, set))) })
 	t.views.pods.OnChange(func(old, pod *corev1.Pod) {
 		for _, p := range []*corev1.Pod{old, pod} {

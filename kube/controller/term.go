@@ -29,6 +29,7 @@ type term struct {
 	recorder *recorder
 	loops    []*loop
 	quorum   *quorum
+	recovery *recovery
 	tasks    []background
 }
 
@@ -55,6 +56,7 @@ type loop struct {
 	name    string
 	queue   *queue.Queue[key]
 	workers int
+	waits   bool // While it is not settled what runs, nothing is made of objects.
 	// sync looks at one object and does what is next. again: when to look without a
 	// change; 0: not.
 	sync func(ctx context.Context, k key) (again time.Duration, err error)
@@ -64,6 +66,8 @@ func newTerm(m *Manager, fence *kubepb.Fence) *term {
 	t := &term{cfg: m.cfg, client: m.cfg.Client, clock: m.cfg.Clock, log: m.cfg.Logger, fence: fence, quorum: m.quorum}
 	t.views = newViews(m.cfg.Client, m.cfg.Logger)
 	t.recorder = newRecorder(t)
+	t.recovery = &recovery{term: t}
+	t.tasks = append(t.tasks, background{"recovery", t.recovery.run})
 	newReplicaSets(t)
 	newDeployments(t)
 	newNodes(t)
@@ -87,6 +91,9 @@ func (t *term) run(ctx context.Context, g *task.Group) error {
 	if err := t.views.synced(ctx); err != nil {
 		return err
 	}
+	if err := t.recovery.first(ctx); err != nil {
+		return err
+	}
 	for _, b := range t.tasks {
 		g.Go(b.name, b.run)
 	}
@@ -103,6 +110,11 @@ func (t *term) work(ctx context.Context, l *loop) error {
 		k, err := l.queue.Next(ctx)
 		if err != nil {
 			return err
+		}
+		if l.waits && t.recovery.held() {
+			l.queue.AddAfter(k, recoveryLook)
+			l.queue.Done(k)
+			continue
 		}
 		again, err := l.sync(ctx, k)
 		if ctx.Err() != nil {

@@ -69,7 +69,12 @@ func newViews(c *objects.Client, log hclog.Logger) *views {
 	add[*corev1.Secret](v, c, api.Secret, log)
 	add[*coordinationv1.Lease](v, c, api.Lease, log)
 	v.pods.AddIndex(byNode, func(pod *corev1.Pod) []string { return []string{pod.Spec.NodeName} })
-	v.pods.AddIndex(orphans, func(pod *corev1.Pod) []string { return ifOrphan(pod) })
+	v.pods.AddIndex(orphans, func(pod *corev1.Pod) []string {
+		if api.IsMirror(pod) { // It is its node's.
+			return nil
+		}
+		return ifOrphan(pod)
+	})
 	v.sets.AddIndex(orphans, func(set *appsv1.ReplicaSet) []string { return ifOrphan(set) })
 	return v
 }

@@ -15,6 +15,13 @@
 // runtime. A singleton is stopped before the node's lease can have ended, whatever
 // the control plane hears of it.
 //
-// Nothing here survives the process. What a runtime finds again it adopts; restart
-// counts are in the status of the pods.
+// Pods that were started, with their newest status, lie on disk (package checkpoint),
+// so that a kubelet that starts without a control plane goes on with them: back-off,
+// restart counts, and what is to be told later. What a runtime finds again it adopts.
+// Of a pod whose checkpoints cannot be read only the uid is known: what runs of it goes
+// on as if it were a singleton, until the control plane says what it is.
+//
+// After a restore of the store (hold.go) the objects are older than what runs: nothing
+// is started or ended because of them until the control plane says so. Static pods
+// (static.go) are the node's own, and no hold concerns them.
 package kubelet

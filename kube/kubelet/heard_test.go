@@ -1,6 +1,7 @@
 package kubelet_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -35,9 +36,9 @@ func TestHeartbeatsTellWhomTheClusterTrusts(t *testing.T) {
 			default: // The first is what the test looks at.
 			}
 		},
-		NewRuntime: func(node *corev1.Node, changed func(types.UID)) kubelet.Runtime {
+		NewRuntime: func(_ context.Context, node *corev1.Node, changed func(types.UID)) (kubelet.Runtime, error) {
 			runtime = sim.New(sim.Config{Clock: clock.Real(), Subnet: node.Spec.PodCIDR, Changed: changed})
-			return runtime
+			return runtime, nil
 		},
 	})
 	if err != nil {

@@ -104,6 +104,11 @@ func (h *harness) ready() bool {
 // bound makes a pod and gives it the node.
 func (h *harness) bound(name, cpu string) *corev1.Pod {
 	h.Helper()
+	return h.boundTo("sim-1", name, cpu)
+}
+
+func (h *harness) boundTo(node, name, cpu string) *corev1.Pod {
+	h.Helper()
 	p := &corev1.Pod{}
 	p.Namespace, p.Name = "default", name
 	p.Annotations = map[string]string{sim.Prefix + "cpu": "120m", sim.Prefix + "memory": "64Mi"}
@@ -114,7 +119,7 @@ func (h *harness) bound(name, cpu string) *corev1.Pod {
 	if err != nil {
 		h.Fatal(err)
 	}
-	_, err = h.admin.Bind(h.Context(), &kubepb.BindRequest{Pod: &kubepb.Ref{Kind: "Pod", Namespace: "default", Name: name}, PodUid: string(made.UID), Node: "sim-1"})
+	_, err = h.admin.Bind(h.Context(), &kubepb.BindRequest{Pod: &kubepb.Ref{Kind: "Pod", Namespace: "default", Name: name}, PodUid: string(made.UID), Node: node})
 	if err != nil {
 		h.Fatal(err)
 	}

@@ -15,12 +15,15 @@ import (
 
 // lease is what is known of the node's lease in the store.
 type lease struct {
+	longer chan struct{} // Holds one: it was renewed.
+
 	mu struct {
 		sync.Mutex
-		until    time.Duration // It stands until then for sure, by the monotonic clock.
-		timeline uint64
-		fenced   bool
-		timer    clock.Timer
+		acked  time.Duration // When a renewal was answered last.
+		until  time.Duration // It stands until then for sure, by the monotonic clock.
+		length time.Duration // What each renewal gives it. 0: not known yet.
+		fenced bool
+		timer  clock.Timer
 	}
 }
 
@@ -37,9 +40,11 @@ func (k *Kubelet) keepLease(ctx context.Context) error {
 		switch {
 		case status.Code(err) == codes.NotFound:
 			k.log.Warn("the node's object is gone, registering anew")
-			if _, err := k.register(ctx); err != nil {
+			node, err := k.register(ctx)
+			if err != nil {
 				return err
 			}
+			k.keepNode(node)
 		case status.Code(err) == codes.PermissionDenied, status.Code(err) == codes.InvalidArgument:
 			return err
 		case errors.Is(err, errTaken):
@@ -47,13 +52,13 @@ func (k *Kubelet) keepLease(ctx context.Context) error {
 		default:
 			k.log.Debug("heartbeats end, beginning again", "error", err)
 		}
-		if k.clock.Mono()-began > ttlSeconds*time.Second {
+		if k.clock.Mono()-began > k.lease.ttl() {
 			delay = retryDelayMin
 		}
 		if !k.pause(ctx, delay) {
 			return ctx.Err()
 		}
-		delay = min(2*delay, ttlSeconds*time.Second/6)
+		delay = min(2*delay, k.lease.ttl()/6)
 	}
 }
 
@@ -63,7 +68,7 @@ var errTaken = objects.ErrGuard
 func (k *Kubelet) renew(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	const interval = ttlSeconds * time.Second / 3
+	interval := k.lease.ttl() / 3
 	impatient := k.clock.AfterFunc(interval, cancel)
 	defer impatient.Stop()
 	stream, err := k.client.RPC().Heartbeat(ctx)
@@ -72,7 +77,7 @@ func (k *Kubelet) renew(ctx context.Context) error {
 	}
 	for first := true; ; first = false {
 		sent := k.clock.Mono()
-		err := stream.Send(&kubepb.HeartbeatRequest{Node: k.cfg.Node, Instance: k.cfg.Instance, TtlSeconds: ttlSeconds})
+		err := stream.Send(&kubepb.HeartbeatRequest{Node: k.cfg.Node, Instance: k.cfg.Instance})
 		var answer *kubepb.HeartbeatResponse
 		if err == nil || first {
 			answer, err = stream.Recv() // The reason of an end is here.
@@ -81,12 +86,18 @@ func (k *Kubelet) renew(ctx context.Context) error {
 			return err
 		}
 		impatient.Stop()
-		k.acknowledged(sent+time.Duration(answer.TtlMilliseconds)*time.Millisecond, answer.Timeline)
+		ttl := time.Duration(answer.TtlMilliseconds) * time.Millisecond
+		k.acknowledged(sent, ttl)
+		interval = k.lease.ttl() / 3
+		k.heardHold(answer)
 		k.cfg.Heard(answer)
 		if first {
 			rouse(k.claimed)
 		}
-		if !k.pause(ctx, interval-(k.clock.Mono()-sent)) {
+		select {
+		case <-k.clock.After(interval - (k.clock.Mono() - sent)):
+		case <-k.beat: // Somebody thinks that it is silent.
+		case <-ctx.Done():
 			return ctx.Err()
 		}
 		impatient.Reset(interval)
@@ -100,27 +111,49 @@ func rouse(signal chan struct{}) {
 	}
 }
 
+// ttl is how long a renewal lasts.
+func (l *lease) ttl() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.length <= 0 {
+		return leaseTTL
+	}
+	return l.mu.length
+}
+
 // acknowledged notes how long the lease stands, and arms the fence.
-func (k *Kubelet) acknowledged(until time.Duration, timeline uint64) {
+func (k *Kubelet) acknowledged(sent, ttl time.Duration) {
 	l := &k.lease
 	l.mu.Lock()
-	if before := l.mu.timeline; before != timeline && before != 0 {
-		k.log.Warn("the store was restored: it is on another timeline", "before", before, "now", timeline)
-	}
-	l.mu.until, l.mu.timeline = until, timeline
+	l.mu.length, l.mu.acked = ttl, k.clock.Mono()
 	was := l.mu.fenced
-	l.mu.fenced = false
+	l.mu.Unlock()
+	l.stands(k, sent+ttl)
+	rouse(l.longer)
+	if was {
+		k.log.Info("the node has its lease again")
+		k.pods.pokeAll()
+	}
+}
+
+// stands arms the fence for the end of the lease.
+func (l *lease) stands(k *Kubelet, until time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.until, l.mu.fenced = until, false
 	left := until - fenceMargin - k.clock.Mono()
 	if l.mu.timer == nil {
 		l.mu.timer = k.clock.AfterFunc(left, k.fence)
 	} else {
 		l.mu.timer.Reset(left)
 	}
-	l.mu.Unlock()
-	if was {
-		k.log.Info("the node has its lease again")
-		k.pods.pokeAll()
-	}
+}
+
+// answeredSince reports whether the control plane has heard of the node since then.
+func (k *Kubelet) answeredSince(t time.Duration) bool {
+	k.lease.mu.Lock()
+	defer k.lease.mu.Unlock()
+	return k.lease.mu.acked > t
 }
 
 // fence is called when the lease may end soon.
@@ -141,6 +174,13 @@ func (k *Kubelet) mayHaveEnded() bool {
 	k.lease.mu.Lock()
 	defer k.lease.mu.Unlock()
 	return k.lease.mu.fenced || k.lease.mu.until == 0 || k.clock.Mono() >= k.lease.mu.until-fenceMargin
+}
+
+// left is how long the lease stands for sure.
+func (l *lease) left(k *Kubelet) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(0, l.mu.until-fenceMargin-k.clock.Mono())
 }
 
 func (l *lease) end() {

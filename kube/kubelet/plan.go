@@ -1,11 +1,13 @@
 package kubelet
 
 import (
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/holdfast-db/holdfast/kube/api"
+	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
 // history is what a worker remembers of a container from one start to the next.
@@ -15,7 +17,8 @@ type history struct {
 	delay    time.Duration // Before the next start. 0: it never ended early.
 	notUntil time.Duration // Monotonic.
 	last     *corev1.ContainerStateTerminated
-	refusals int // In a row.
+	refusals int                          // In a row.
+	refused  corev1.ContainerStateWaiting // The last of them.
 	starting bool
 }
 
@@ -26,9 +29,14 @@ type facts struct {
 	History map[string]*history // Changed by the plan: ends are counted once.
 	Reject  *rejection          // The pod was not taken in.
 	Fenced  bool                // The node's lease may have ended.
-	Now     time.Time
-	Mono    time.Duration
-	HostIP  string
+
+	Hold     kubepb.Hold // What the node refrains from.
+	Here     bool        // The pod was started here before.
+	Stopping bool        // It was told to end, here.
+
+	Now    time.Time
+	Mono   time.Duration
+	HostIP string
 }
 
 // rejection is why a pod was not taken in.
@@ -52,7 +60,12 @@ type note struct{ kind, reason, message string }
 func makePlan(f *facts) *plan {
 	p := &plan{}
 	pod := f.Pod
+	if p.hold(f) {
+		return p
+	}
 	switch {
+	case f.Hold == kubepb.Hold_HOLD_ALL && pod.DeletionTimestamp != nil && f.State.Exists:
+		// It is as it was when the store was saved that it shall end. It runs.
 	case pod.DeletionTimestamp != nil:
 		p.end(f)
 		return p
@@ -61,7 +74,11 @@ func makePlan(f *facts) *plan {
 		p.warn(f.Reject.reason, f.Reject.message)
 		return p
 	case finished(pod):
-		p.Stop = f.State.Exists
+		p.Stop, p.Grace = f.State.Exists, graceOf(pod) // For sidecars: the others have ended.
+		return p
+	case f.State.Evicted != "":
+		p.Status = evicted(f)
+		p.Stop, p.Grace = f.State.Exists, graceOf(pod)
 		return p
 	case f.Fenced && singleton(pod):
 		p.Stop = f.State.Exists
@@ -76,14 +93,47 @@ func makePlan(f *facts) *plan {
 	return p
 }
 
+// hold is what comes first after a restore. True: nothing else is to be done.
+func (p *plan) hold(f *facts) bool {
+	all := f.Hold == kubepb.Hold_HOLD_ALL
+	switch {
+	case all && f.Fenced && singleton(f.Pod):
+		p.Stop = f.State.Exists // Whatever else is held.
+		return true
+	case all && f.Stopping && f.State.Exists:
+		return true // It was told to end before that.
+	case all && finished(f.Pod):
+		return true
+	case waits(f):
+		if status := held(f); !sameStatus(status, &f.Pod.Status) {
+			p.Status = status
+		}
+		return true
+	}
+	return false
+}
+
+// waits reports whether a pod that does not run is not started now, because another
+// node may run what it is.
+func waits(f *facts) bool {
+	if f.State.Exists || finished(f.Pod) || f.Pod.DeletionTimestamp != nil && f.Hold != kubepb.Hold_HOLD_ALL {
+		return false
+	}
+	return f.Hold == kubepb.Hold_HOLD_ALL && !f.Here || f.Hold >= kubepb.Hold_HOLD_SINGLETONS && singleton(f.Pod)
+}
+
 func finished(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
-// Singleton marks pods of which at most one copy may run.
-const Singleton = "holdfast.dev/singleton"
+func singleton(pod *corev1.Pod) bool { return api.IsSingleton(pod) }
 
-func singleton(pod *corev1.Pod) bool { return pod.Annotations[Singleton] == "true" }
+func graceOf(pod *corev1.Pod) time.Duration {
+	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
+		return api.Seconds(*s)
+	}
+	return 0
+}
 
 func (p *plan) warn(reason, message string) {
 	p.Events = append(p.Events, note{corev1.EventTypeWarning, reason, message})
@@ -91,6 +141,11 @@ func (p *plan) warn(reason, message string) {
 
 // end is how a pod goes: stopped first, its object last.
 func (p *plan) end(f *facts) {
+	if f.State.Containers != nil {
+		if s := statusOf(f); !sameStatus(s, &f.Pod.Status) {
+			p.Status = s // How its containers ended, before nobody can ask any more.
+		}
+	}
 	if !f.State.Exists {
 		p.Remove = true
 		return
@@ -98,8 +153,20 @@ func (p *plan) end(f *facts) {
 	p.Stop = true
 	if s := f.Pod.DeletionGracePeriodSeconds; s != nil {
 		left := f.Pod.DeletionTimestamp.Sub(f.Now)
-		p.Grace = max(0, min(left, time.Duration(*s)*time.Second))
+		p.Grace = max(0, min(left, api.Seconds(*s)))
 	}
+}
+
+// SameContainer reports whether two IDs of statuses mean the same container. Kubelets
+// before this one wrote cri://UID_ID for what is containerd://ID.
+func SameContainer(a, b string) bool { return bareID(a) == bareID(b) }
+
+func bareID(id string) string {
+	_, after, ok := strings.Cut(id, "://")
+	if !ok {
+		return id
+	}
+	return after[strings.LastIndexByte(after, '_')+1:]
 }
 
 // count takes note of each end of a container once.
@@ -110,7 +177,7 @@ func (p *plan) count(f *facts) {
 		case s.Phase == Running && h.starting:
 			h.starting, h.refusals = false, 0
 			p.Events = append(p.Events, note{corev1.EventTypeNormal, "Started", "Started container " + c.Name})
-		case s.Phase == Exited && h.counted != s.ID:
+		case s.Phase == Exited && !SameContainer(h.counted, s.ID):
 			h.counted, h.starting, h.refusals = s.ID, false, 0
 			h.last = terminated(&s)
 			if !again(f.Pod, &c, &s) {
@@ -124,15 +191,29 @@ func (p *plan) count(f *facts) {
 				p.warn("BackOff", "Back-off "+(h.notUntil-f.Mono).String()+" restarting failed container "+c.Name)
 			}
 		case s.Phase == Refused && h.counted != s.ID:
-			h.counted, h.starting = s.ID, false
-			h.refusals++
-			if h.refusals == 1 {
-				h.delay = restartDelayMin
+			if h.refuse(&s, f.Mono) {
+				p.warn("Failed", s.Reason+": container "+c.Name+": "+s.Message)
 			}
-			h.wait(f.Mono)
-			p.warn("Failed", s.Reason+": container "+c.Name+": "+s.Message)
 		}
 	}
+}
+
+// refuse takes note of a start that was refused, and reports whether people are to be
+// told. What is not there yet they are told once.
+func (h *history) refuse(s *ContainerState, now time.Duration) (tell bool) {
+	tell = !s.Missing || h.refusals == 0 || h.refused.Message != s.Message
+	h.counted, h.starting = s.ID, false
+	h.refusals++
+	h.refused = corev1.ContainerStateWaiting{Reason: s.Reason, Message: s.Message}
+	if h.refusals == 1 {
+		h.delay = restartDelayMin
+	}
+	if s.Missing {
+		h.notUntil = now + missingRetry
+		return tell
+	}
+	h.wait(now)
+	return tell
 }
 
 // wait sets when the container may start again, and doubles the wait for the next.
@@ -163,6 +244,8 @@ func containersOf(pod *corev1.Pod) []container {
 // again reports whether a container that ended is started again.
 func again(pod *corev1.Pod, c *container, s *ContainerState) bool {
 	switch {
+	case pod.DeletionTimestamp != nil:
+		return false
 	case c.sidecar:
 		return true
 	case c.init:
@@ -210,7 +293,7 @@ func mainStarted(f *facts) bool {
 }
 
 func initDone(c *container, s *ContainerState) bool {
-	return c.sidecar && s.Phase == Running || !c.sidecar && s.Phase == Exited && s.ExitCode == 0
+	return c.sidecar && s.Phase == Running && !s.Starting || !c.sidecar && s.Phase == Exited && s.ExitCode == 0
 }
 
 // start starts a container, or waits until its back-off is over.

@@ -1,12 +1,16 @@
 package kubelet
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfast-db/holdfast/internal/clock/clocktest"
+	"github.com/holdfast-db/holdfast/kube/api"
 )
 
 var noon = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
@@ -64,6 +68,23 @@ func (s *story) phase(want corev1.PodPhase) {
 
 func exited(id string, code int32, after time.Duration) ContainerState {
 	return ContainerState{ID: id, Phase: Exited, ExitCode: code, Started: noon, Finished: noon.Add(after)}
+}
+
+func TestAnEndThatAnEarlierKubeletCountedIsNotCountedByAnotherFormOfItsID(t *testing.T) {
+	s := tell(t, corev1.RestartPolicyAlways, "c")
+	s.is("c", exited("cri://u_c0ffee", 1, time.Second))
+	s.plan("c")
+	s.f.History = newWorker(s.f.Pod).history // Another kubelet.
+	s.is("c", exited("containerd://c0ffee", 1, time.Second))
+	s.plan("c")
+	if h := s.f.History["c"]; h.delay != 0 || h.counted != "cri://u_c0ffee" {
+		t.Errorf("it is counted again: %+v", h)
+	}
+	s.is("c", exited("containerd://decaf", 1, time.Second)) // The next one is.
+	s.plan("c")
+	if h := s.f.History["c"]; h.counted != "containerd://decaf" {
+		t.Errorf("it is not counted: %+v", h)
+	}
 }
 
 func TestAContainerThatFailsIsStartedAgainAfterLongerAndLongerWaits(t *testing.T) {
@@ -170,6 +191,41 @@ func TestAnImageThatIsNotThereIsAskedForLessAndLess(t *testing.T) {
 	}
 }
 
+func TestWhatARegistrySaysFillsNoStatus(t *testing.T) {
+	s := tell(t, corev1.RestartPolicyAlways, "c")
+	s.plan("c")
+	page := strings.Repeat("<p>é</p>", 10_000)
+	s.is("c", ContainerState{ID: "a", Phase: Refused, Reason: "ErrImagePull", Message: page})
+	s.plan()
+	if got := s.f.Pod.Status.ContainerStatuses[0].State.Waiting.Message; len(got) > statusBytesMax || len(got) < statusBytesMax-4 || !strings.HasPrefix(page, got) {
+		t.Errorf("a status has %d bytes of what was said", len(got))
+	}
+	k := &Kubelet{events: make(chan event, 1), clock: clocktest.New()}
+	k.noteNode(note{corev1.EventTypeWarning, "Failed", page})
+	if got := (<-k.events).note.message; len(got) > eventBytesMax {
+		t.Errorf("an event has %d bytes of it", len(got))
+	}
+}
+
+// The object that a container names may come at any time, and nobody tells the node.
+func TestWhatIsNotThereYetIsLookedForEachSecondAndToldOnce(t *testing.T) {
+	s := tell(t, corev1.RestartPolicyAlways, "c")
+	s.plan("c")
+	for i := range 20 {
+		s.is("c", ContainerState{ID: fmt.Sprint(i), Phase: Refused, Reason: "CreateContainerConfigError", Message: "secret: not there", Missing: true})
+		p := s.plan()
+		if got := s.f.Pod.Status.ContainerStatuses[0]; got.State.Waiting.Reason != "CreateContainerConfigError" || p.Wake != time.Second || (len(p.Events) == 1) != (i == 0) || (p.Status != nil) != (i == 0) {
+			t.Fatalf("refusal %d: %+v, wakes after %v, events %v, status %v", i+1, got, p.Wake, p.Events, p.Status)
+		}
+		s.later(p.Wake)
+		s.plan("c")
+		s.is("c", ContainerState{Phase: Creating})
+		if p := s.plan(); p.Status != nil { // It would be written twice a second.
+			t.Fatalf("attempt %d: status %+v", i+1, p.Status.ContainerStatuses)
+		}
+	}
+}
+
 func TestAPodThatIsDeletedIsStoppedFirstAndRemovedLast(t *testing.T) {
 	s := tell(t, corev1.RestartPolicyAlways, "c")
 	s.plan("c")
@@ -194,7 +250,7 @@ func TestASingletonStopsWhenTheLeaseMayHaveEndedAndOthersGoOn(t *testing.T) {
 	for _, single := range []bool{true, false} {
 		s := tell(t, corev1.RestartPolicyAlways, "c")
 		if single {
-			s.f.Pod.Annotations = map[string]string{Singleton: "true"}
+			s.f.Pod.Annotations = map[string]string{api.Singleton: "true"}
 		}
 		s.plan("c")
 		s.is("c", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
@@ -210,4 +266,61 @@ func TestASingletonStopsWhenTheLeaseMayHaveEndedAndOthersGoOn(t *testing.T) {
 			s.plan("c")
 		}
 	}
+}
+
+func TestHowContainersEndedIsToldBeforeTheObjectGoes(t *testing.T) {
+	s := tell(t, corev1.RestartPolicyAlways, "c")
+	s.plan("c")
+	s.is("c", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
+	s.plan()
+	grace := int64(30)
+	s.f.Pod.DeletionTimestamp, s.f.Pod.DeletionGracePeriodSeconds = &metav1.Time{Time: noon.Add(30 * time.Second)}, &grace
+	if p := s.plan(); !p.Stop || p.Remove || p.Grace != 30*time.Second {
+		t.Fatalf("a pod that is deleted: %+v", p)
+	}
+	s.is("c", exited("1", 143, time.Second))
+	s.f.State.Exists = false
+	p := s.plan()
+	if !p.Remove || p.Status == nil {
+		t.Fatalf("a pod that has ended: %+v", p)
+	}
+	if is := p.Status.ContainerStatuses[0].State.Terminated; is == nil || is.ExitCode != 143 || p.Status.ContainerStatuses[0].Ready {
+		t.Errorf("status %+v", p.Status.ContainerStatuses[0])
+	}
+	if p := s.plan(); !p.Remove || p.Status != nil {
+		t.Errorf("what is told already: %+v", p)
+	}
+}
+
+func TestAPodThatCannotStayFailsAndIsStoppedWithItsGrace(t *testing.T) {
+	s := tell(t, corev1.RestartPolicyAlways, "c")
+	s.plan("c")
+	grace := int64(7)
+	s.f.Pod.Spec.TerminationGracePeriodSeconds = &grace
+	s.is("c", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
+	s.plan()
+	s.f.State.Evicted = "too large"
+	p := s.plan()
+	if !p.Stop || p.Grace != 7*time.Second || p.Status == nil || p.Status.Reason != "Evicted" || p.Status.Message != "too large" {
+		t.Errorf("%+v, status %+v", p, p.Status)
+	}
+	s.phase(corev1.PodFailed)
+	grace = 9_999_999_999 // Than a time can hold.
+	if got := graceOf(s.f.Pod); got < 24*time.Hour {
+		t.Errorf("a grace of %d seconds is %v", grace, got)
+	}
+}
+
+func TestASidecarThatHasNotStartedYetHoldsUpTheOthers(t *testing.T) {
+	s := tell(t, corev1.RestartPolicyAlways, "init:side", "c")
+	always := corev1.ContainerRestartPolicyAlways
+	s.f.Pod.Spec.InitContainers[0].RestartPolicy = &always
+	s.plan("side")
+	s.is("side", ContainerState{ID: "1", Phase: Running, Started: noon, Starting: true})
+	s.plan()
+	if started := s.f.Pod.Status.InitContainerStatuses[0].Started; started == nil || *started {
+		t.Error("it is said to have started")
+	}
+	s.is("side", ContainerState{ID: "1", Phase: Running, Started: noon})
+	s.plan("c")
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -14,47 +15,73 @@ import (
 	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/objects"
+	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
 // pods are the workers of a node.
 type pods struct {
-	kubelet *Kubelet
-	tasks   *task.Group   // Set by Run.
-	moved   chan struct{} // Holds one: a pod came or went.
+	kubelet  *Kubelet
+	tasks    *task.Group                    // Set by Run.
+	informer *objects.Informer[*corev1.Pod] // Set by join, before it runs.
+	saved    []*corev1.Pod                  // Of before, until they have workers.
+	unread   []types.UID                    // Of before too: no file tells what they are.
+	moved    chan struct{}                  // Holds one: a pod came or went.
+	statics  chan struct{}                  // Holds one: static pods are to be looked at.
 
 	mu struct {
 		sync.Mutex
-		begun   bool // The pods that were there at the start are taken in.
+		adopted bool // The runtime has been told which pods there are.
+		begun   bool // The pods that the control plane listed at the start are taken in.
 		stopped bool
 		workers map[types.UID]*worker
+		strays  map[types.UID]*corev1.Pod // Mirrors of static pods that are not here.
 	}
 }
 
 func newPods(k *Kubelet) *pods {
-	p := &pods{kubelet: k, moved: make(chan struct{}, 1)}
-	p.mu.workers = map[types.UID]*worker{}
+	p := &pods{kubelet: k, moved: make(chan struct{}, 1), statics: make(chan struct{}, 1)}
+	p.mu.workers, p.mu.strays = map[types.UID]*worker{}, map[types.UID]*corev1.Pod{}
 	return p
 }
 
-// begin takes in what is there at the start: what runs already first, then by age.
-func (p *pods) begin(informer *objects.Informer[*corev1.Pod]) {
+// begin takes in what the control plane lists at the start: what runs already first,
+// then by age.
+func (p *pods) begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := informer.List("")
-	slices.SortStableFunc(all, func(a, b *corev1.Pod) int {
-		if x, y := a.Status.StartTime != nil, b.Status.StartTime != nil; x != y {
-			if x {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Compare(a.CreationTimestamp.Unix(), b.CreationTimestamp.Unix())
-	})
-	p.kubelet.runtime.Adopt(all)
-	p.mu.begun = true
+	all := p.informer.List("")
+	p.adoptLocked(all)
+	slices.SortStableFunc(all, older)
+	listed := map[types.UID]bool{}
 	for _, pod := range all {
+		listed[pod.UID] = true
 		p.takeLocked(pod)
 	}
+	for uid, w := range p.mu.workers {
+		if w.static != nil {
+			p.pokeLocked(w) // Its mirror may be missing.
+		} else if !listed[uid] {
+			p.unlistedLocked(w)
+		}
+	}
+	p.mu.begun = true
+}
+
+// older puts pods that run before others, then by age.
+func older(a, b *corev1.Pod) int {
+	if x, y := a.Status.StartTime != nil, b.Status.StartTime != nil; x != y {
+		if x {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Compare(a.CreationTimestamp.Unix(), b.CreationTimestamp.Unix())
+}
+
+func byAge(workers map[types.UID]*worker) []*worker {
+	return slices.SortedFunc(maps.Values(workers), func(a, b *worker) int {
+		return cmp.Or(older(a.pod, b.pod), cmp.Compare(a.pod.UID, b.pod.UID))
+	})
 }
 
 // changed hears from the watch, in order.
@@ -66,9 +93,9 @@ func (p *pods) changed(old, now *corev1.Pod) {
 	}
 	if old != nil && (now == nil || now.UID != old.UID) {
 		if w := p.mu.workers[old.UID]; w != nil {
-			w.pod, w.gone = old, true
-			p.pokeLocked(w)
-			p.tellMoved()
+			p.unlistedLocked(w)
+		} else if api.IsMirror(old) {
+			p.mirroredLocked(old, false)
 		}
 	}
 	if now != nil {
@@ -78,19 +105,34 @@ func (p *pods) changed(old, now *corev1.Pod) {
 
 // takeLocked gives a pod its worker, or its worker what is newest.
 func (p *pods) takeLocked(pod *corev1.Pod) {
+	if api.IsMirror(pod) {
+		p.mirroredLocked(pod, true)
+		return
+	}
 	w := p.mu.workers[pod.UID]
 	if w == nil {
 		w = newWorker(pod)
-		if !finished(pod) && pod.Status.StartTime == nil {
-			w.reject = p.admitLocked(pod)
-		}
+		p.judgeLocked(w)
 		p.mu.workers[pod.UID] = w
 		p.tellMoved()
 	}
+	w.kept, w.gone, w.freed = false, false, false
 	if newer(pod, w.pod) {
 		w.pod = pod
 	}
 	p.pokeLocked(w)
+}
+
+// judgeLocked decides, once, whether a pod is taken in. While the node starts nothing
+// that waits: there may be more room, or less, when it does.
+func (p *pods) judgeLocked(w *worker) {
+	if w.judged || p.kubelet.hold.level() == kubepb.Hold_HOLD_ALL {
+		return
+	}
+	w.judged = true
+	if !finished(w.pod) && w.pod.Status.StartTime == nil {
+		w.reject = p.admitLocked(w.pod)
+	}
 }
 
 func (p *pods) tellMoved() {
@@ -111,7 +153,7 @@ func (p *pods) admitLocked(pod *corev1.Pod) *rejection {
 	asks, has := api.PodRequests(&pod.Spec), api.NodeResources(&corev1.Node{Status: corev1.NodeStatus{Allocatable: p.kubelet.allocatable()}})
 	var used api.Resources
 	for _, w := range p.mu.workers {
-		if w.holds() {
+		if w.pod.UID != pod.UID && w.holds() {
 			used.Add(api.PodRequests(&w.pod.Spec))
 		}
 	}
@@ -121,6 +163,9 @@ func (p *pods) admitLocked(pod *corev1.Pod) *rejection {
 		}
 		return &rejection{"OutOf" + what, fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", what, asks, used, has)}
 	}
+	if p.kubelet.disk.pressed.Load() {
+		return &rejection{"Evicted", "Pod was rejected: The node had condition: [DiskPressure]"}
+	}
 	for _, r := range []*rejection{
 		short("cpu", asks.MilliCPU, used.MilliCPU, has.MilliCPU), short("memory", asks.Memory, used.Memory, has.Memory),
 		short("ephemeral-storage", asks.EphemeralStorage, used.EphemeralStorage, has.EphemeralStorage), short("pods", asks.Pods, used.Pods, has.Pods),
@@ -129,7 +174,7 @@ func (p *pods) admitLocked(pod *corev1.Pod) *rejection {
 			return r
 		}
 	}
-	for _, name := range slices.Sorted(keys(asks.Extended)) {
+	for _, name := range slices.Sorted(maps.Keys(asks.Extended)) {
 		if r := short(name, asks.Extended[name], used.Extended[name], has.Extended[name]); r != nil {
 			return r
 		}
@@ -140,16 +185,6 @@ func (p *pods) admitLocked(pod *corev1.Pod) *rejection {
 		}
 	}
 	return nil
-}
-
-func keys[V any](m map[string]V) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 // poke has the worker of a pod look.

@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,10 +83,29 @@ func contains(have, want map[string]string) bool {
 func (k *Kubelet) report(ctx context.Context, node *corev1.Node, ready bool) (*corev1.Node, error) {
 	n := node.DeepCopy()
 	k.describe(&n.Status, ready)
+	if l, ok := k.runtime.(ImageLister); ok && ready {
+		images, err := l.NodeImages(ctx)
+		if err == nil {
+			n.Status.Images = largest(images)
+		} else if ctx.Err() == nil {
+			k.log.Debug("the images of the node are not told", "error", err)
+		}
+	}
 	if equality.Semantic.DeepEqual(n.Status, node.Status) {
 		return node, nil
 	}
 	return objects.UpdateStatus(ctx, k.client, n)
+}
+
+// largest are the images that are told: what is large is what the scheduler looks for.
+func largest(images []corev1.ContainerImage) []corev1.ContainerImage {
+	for i := range images {
+		images[i].Names = images[i].Names[:min(len(images[i].Names), imageNamesMax)]
+	}
+	slices.SortFunc(images, func(a, b corev1.ContainerImage) int {
+		return cmp.Or(cmp.Compare(b.SizeBytes, a.SizeBytes), slices.Compare(a.Names, b.Names))
+	})
+	return images[:min(len(images), imagesToldMax)]
 }
 
 func (k *Kubelet) labels() map[string]string {
@@ -102,17 +122,29 @@ func (k *Kubelet) describe(s *corev1.NodeStatus, ready bool) {
 	if k.cfg.Address != "" {
 		s.Addresses = append(s.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: k.cfg.Address})
 	}
+	s.NodeInfo = k.cfg.System
 	s.NodeInfo.OperatingSystem, s.NodeInfo.Architecture = runtime.GOOS, runtime.GOARCH
 	s.NodeInfo.ContainerRuntimeVersion = k.cfg.Runtime
 	if !ready {
 		return
 	}
-	want := corev1.NodeCondition{
-		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady", Message: "the kubelet is ready for pods",
-		LastTransitionTime: stamp(k.clock.Wall()),
+	if v, ok := k.runtime.(Versioner); ok {
+		s.NodeInfo.ContainerRuntimeVersion = v.RuntimeVersion()
+	}
+	k.setNodeCondition(s, corev1.NodeReady, true, "KubeletReady", "the kubelet is ready for pods")
+	for _, c := range k.conditions() {
+		k.setNodeCondition(s, c.Type, c.Status == corev1.ConditionTrue, c.Reason, c.Message)
+	}
+}
+
+// setNodeCondition changes a condition if it is another.
+func (k *Kubelet) setNodeCondition(s *corev1.NodeStatus, t corev1.NodeConditionType, is bool, reason, message string) {
+	want := corev1.NodeCondition{Type: t, Status: corev1.ConditionFalse, Reason: reason, Message: message, LastTransitionTime: stamp(k.clock.Wall())}
+	if is {
+		want.Status = corev1.ConditionTrue
 	}
 	want.LastHeartbeatTime = want.LastTransitionTime // Of the change: that the node lives is told by its lease.
-	i := slices.IndexFunc(s.Conditions, func(c corev1.NodeCondition) bool { return c.Type == corev1.NodeReady })
+	i := slices.IndexFunc(s.Conditions, func(c corev1.NodeCondition) bool { return c.Type == t })
 	switch {
 	case i < 0:
 		s.Conditions = append(s.Conditions, want)
@@ -142,6 +174,8 @@ func (k *Kubelet) keepStatus(ctx context.Context) error {
 			next = statusInterval
 		case <-k.claimed:
 			next = statusSoon
+		case <-k.changed:
+			next = statusInterval
 		case <-ctx.Done():
 			return ctx.Err()
 		}

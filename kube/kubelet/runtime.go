@@ -1,9 +1,11 @@
 package kubelet
 
 import (
+	"context"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
@@ -22,6 +24,38 @@ type Runtime interface {
 	Stop(pod *corev1.Pod, grace time.Duration)
 	// Status is what there is of a pod.
 	Status(pod *corev1.Pod) PodState
+	// Forget says that the object of a pod is gone, after all else of it was: its
+	// logs may go too.
+	Forget(uid types.UID)
+}
+
+// NodeFollower is a runtime that was made with a node as it was last, or with one that
+// was never registered, and is told how it is now.
+type NodeFollower interface {
+	NodeChanged(node *corev1.Node)
+}
+
+// Versioner is a runtime that is another program, whose name and version are told:
+// "containerd://1.6.20".
+type Versioner interface {
+	RuntimeVersion() string
+}
+
+// Isolator is a runtime that tells whether containers are kept from each other and from
+// the machine. Of one that does not tell nothing is said.
+type Isolator interface {
+	Isolated() bool
+}
+
+// ImageCollector is a runtime that can make room by removing images that no pod uses.
+// It is asked when the disk runs full, and may take a while.
+type ImageCollector interface {
+	CollectImages(ctx context.Context) error
+}
+
+// ImageLister is a runtime that tells which images the node has.
+type ImageLister interface {
+	NodeImages(ctx context.Context) ([]corev1.ContainerImage, error)
 }
 
 // Meter measures what a pod uses, by container.
@@ -31,9 +65,12 @@ type Meter interface {
 
 // PodState is what a runtime has of a pod.
 type PodState struct {
-	Exists     bool // Something is left: the pod holds its resources.
+	Exists     bool // Something is left of it.
 	IP         string
-	Containers map[string]ContainerState // Those that were started, init containers among them.
+	Containers map[string]ContainerState // Those that were started, init containers among them; how they ended is told until Forget.
+
+	// Evicted says why the pod cannot stay on this node. Empty: it can.
+	Evicted string
 }
 
 // Phase is how far a container is.
@@ -50,10 +87,12 @@ const (
 
 // ContainerState is one container. Each start makes another ID.
 type ContainerState struct {
-	ID                string
+	ID, ImageID       string
 	Phase             Phase
 	Reason, Message   string
 	Started, Finished time.Time
 	ExitCode          int32
+	Missing           bool // Refused, for an object that is not there yet.
+	Starting          bool // Running, but its startup probe has not passed yet.
 	Ready             bool // Running, and ready for work.
 }

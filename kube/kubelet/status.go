@@ -1,11 +1,14 @@
 package kubelet
 
 import (
+	"cmp"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfast-db/holdfast/kube/api"
 )
 
 // stamp is a time as objects carry it: whole seconds.
@@ -21,6 +24,34 @@ func rejected(pod *corev1.Pod, f *facts) *corev1.PodStatus {
 	if s.StartTime == nil {
 		s.StartTime = &now
 	}
+	for _, t := range []corev1.PodConditionType{corev1.ContainersReady, corev1.PodReady} {
+		setCondition(s, t, false, "PodFailed", f)
+	}
+	return s
+}
+
+// held is the status of a pod that is not started before a recovery is settled.
+func held(f *facts) *corev1.PodStatus {
+	s := f.Pod.Status.DeepCopy()
+	s.Phase = corev1.PodPending
+	for _, list := range [][]corev1.ContainerStatus{s.InitContainerStatuses, s.ContainerStatuses} {
+		for i := range list {
+			list[i].Ready, list[i].Started, list[i].ContainerID = false, nil, ""
+			list[i].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{
+				Reason: "Held", Message: "the store was restored, and it is not settled yet whether this is to run here: holdfastctl recover pods",
+			}}
+		}
+	}
+	for _, t := range []corev1.PodConditionType{corev1.ContainersReady, corev1.PodReady} {
+		setCondition(s, t, false, "Held", f)
+	}
+	return s
+}
+
+// evicted is the status of a pod that the runtime cannot keep.
+func evicted(f *facts) *corev1.PodStatus {
+	s := statusOf(f)
+	s.Phase, s.Reason, s.Message = corev1.PodFailed, "Evicted", f.State.Evicted
 	for _, t := range []corev1.PodConditionType{corev1.ContainersReady, corev1.PodReady} {
 		setCondition(s, t, false, "PodFailed", f)
 	}
@@ -109,12 +140,12 @@ func hasRun(f *facts, name string) bool {
 
 func containerStatus(c *container, s *ContainerState, f *facts, past bool) corev1.ContainerStatus {
 	h := f.History[c.Name]
-	started := s.Phase == Running
+	started := s.Phase == Running && !s.Starting
 	one := corev1.ContainerStatus{
-		Name: c.Name, Image: c.Image, ImageID: c.Image, ContainerID: s.ID, Ready: s.Ready, Started: &started, RestartCount: h.restarts,
+		Name: c.Name, Image: c.Image, ImageID: cmp.Or(s.ImageID, c.Image), ContainerID: s.ID, Ready: s.Ready, Started: &started, RestartCount: h.restarts,
 	}
 	waiting := func(reason, message string) {
-		one.State.Waiting = &corev1.ContainerStateWaiting{Reason: reason, Message: message}
+		one.State.Waiting = &corev1.ContainerStateWaiting{Reason: reason, Message: api.Clip(message, statusBytesMax)}
 	}
 	switch s.Phase {
 	case Running:
@@ -130,13 +161,9 @@ func containerStatus(c *container, s *ContainerState, f *facts, past bool) corev
 		one.LastTerminationState.Terminated = h.last
 		waiting("CrashLoopBackOff", "it ended and is started again after a while")
 	case Refused:
-		reason := s.Reason
-		if reason == "ErrImagePull" && h.refusals > 1 {
-			reason = "ImagePullBackOff"
-		}
 		one.ContainerID = ""
 		one.LastTerminationState.Terminated = h.last
-		waiting(reason, s.Message)
+		waiting(refusedFor(s.Reason, h), s.Message)
 	case Creating, Absent:
 		one.ContainerID = ""
 		one.LastTerminationState.Terminated = h.last
@@ -145,13 +172,24 @@ func containerStatus(c *container, s *ContainerState, f *facts, past bool) corev
 			one.State.Terminated = &corev1.ContainerStateTerminated{Reason: "Completed"}
 			break
 		}
-		reason := "ContainerCreating"
-		if s.Phase == Absent && !h.starting {
-			reason = "PodInitializing"
+		switch {
+		case h.refusals > 0 && s.Message == "": // Until this attempt is known to be better.
+			waiting(refusedFor(h.refused.Reason, h), h.refused.Message)
+		case s.Phase == Absent && !h.starting:
+			waiting("PodInitializing", s.Message)
+		default:
+			waiting("ContainerCreating", s.Message)
 		}
-		waiting(reason, "")
 	}
 	return one
+}
+
+// refusedFor is the word for it.
+func refusedFor(reason string, h *history) string {
+	if reason == "ErrImagePull" && h.refusals > 1 {
+		return "ImagePullBackOff"
+	}
+	return reason
 }
 
 func terminated(s *ContainerState) *corev1.ContainerStateTerminated {
@@ -163,7 +201,7 @@ func terminated(s *ContainerState) *corev1.ContainerStateTerminated {
 		}
 	}
 	return &corev1.ContainerStateTerminated{
-		ExitCode: s.ExitCode, Reason: reason, Message: s.Message, StartedAt: stamp(s.Started), FinishedAt: stamp(s.Finished), ContainerID: s.ID,
+		ExitCode: s.ExitCode, Reason: reason, Message: api.Clip(s.Message, statusBytesMax), StartedAt: stamp(s.Started), FinishedAt: stamp(s.Finished), ContainerID: s.ID,
 	}
 }
 

@@ -8,23 +8,37 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/objects"
 )
 
 // worker is one pod. Its fields are guarded by the lock of pods, but for history and
 // what is after it: these belong to the one turn that is under way.
+//
+// It has more fields than most types, as each is a fact of its own that the next turn
+// needs.
 type worker struct {
 	pod    *corev1.Pod // The newest that is known.
-	gone   bool        // Its object is.
+	gone   bool        // Its object is, and it is to end.
+	kept   bool        // Its object is, and it goes on until it is decided about.
+	freed  bool        // It was kept, and is gone now: the control plane still counts it.
+	here   bool        // It was started here, by this kubelet or one before.
+	unread bool        // No file tells what it is, and pod is a stand-in until the control plane does.
 	exists bool        // Something of it was in the runtime at the last look, or soon will be.
+	runs   bool        // A container of it did, or soon will.
+	judged bool        // Whether there is room for it was looked at.
 	reject *rejection
+	status *corev1.PodStatus // The newest, whether it is told already or not. Nil: that of pod.
 	busy   bool
 	again  bool // Something changed since the turn began.
 	timer  clock.Timer
 
 	history map[string]*history
 	stopped time.Duration // The grace of the last Stop; -1: there was none.
+	lost    time.Duration // When its node was said to be lost; 0: it is not.
 	retry   time.Duration // Before the next attempt of a call that failed.
+	static  *static       // Nil: it is the control plane's.
+	saved   *corev1.Pod   // As it is on disk. Nil: it is not.
 }
 
 func newWorker(pod *corev1.Pod) *worker {
@@ -52,9 +66,11 @@ func newWorker(pod *corev1.Pod) *worker {
 	return w
 }
 
-// holds reports whether the pod takes room on the node.
+// holds reports whether the pod takes room on the node. One whose containers have ended
+// takes none, though it is not cleared away yet: the control plane counts it no more, and
+// may have given its room to another.
 func (w *worker) holds() bool {
-	return w.exists || w.reject == nil && !w.gone && !finished(w.pod)
+	return w.runs || w.reject == nil && !w.gone && !finished(w.pod)
 }
 
 // work takes turns until there is nothing to do.
@@ -67,59 +83,68 @@ func (p *pods) work(ctx context.Context, w *worker) {
 			return
 		}
 		w.again = false
-		pod, gone, reject := w.pod, w.gone, w.reject
+		if w.unread && len(w.pod.Spec.Containers) > 0 {
+			w.unread, w.history = false, newWorker(w.pod).history
+		}
+		t := turn{pod: w.pod, gone: w.gone, kept: w.kept, freed: w.freed, here: w.here, unread: w.unread, reject: w.reject, listed: p.mu.begun}
+		if w.static != nil {
+			t.mirror = w.static.mirror
+		}
 		p.mu.Unlock()
-		if p.turn(ctx, w, pod, gone, reject) {
+		if p.turn(ctx, w, &t) {
 			return
 		}
 	}
 }
 
+// turn is what a worker knew when its turn began.
+type turn struct {
+	pod                     *corev1.Pod
+	gone, kept, freed, here bool
+	unread                  bool
+	reject                  *rejection
+	listed                  bool        // The control plane has told of pods.
+	mirror                  *corev1.Pod // Of a static pod.
+}
+
 // turn looks, plans and acts once. It returns true when the worker has gone.
-func (p *pods) turn(ctx context.Context, w *worker, pod *corev1.Pod, gone bool, reject *rejection) bool {
-	k := p.kubelet
+func (p *pods) turn(ctx context.Context, w *worker, t *turn) bool {
+	k, pod := p.kubelet, t.pod
 	state := k.runtime.Status(pod)
-	if gone {
-		if state.Exists {
-			p.halt(w, pod, 0)
-			return false
-		}
+	if !state.Exists && pod.DeletionTimestamp == nil {
+		state.Containers = nil // What was stopped and is started again begins anew.
+	}
+	if t.gone {
+		return p.leave(w, t, state)
+	}
+	if state.Exists && !t.here { // Its checkpoint was lost, or is of another folder.
+		t.here = true
 		p.mu.Lock()
-		defer p.mu.Unlock()
-		if w.timer != nil {
-			w.timer.Stop()
-		}
-		delete(p.mu.workers, pod.UID)
-		return true
+		w.here = true
+		p.mu.Unlock()
 	}
 	made := makePlan(&facts{
-		Pod: pod, State: state, History: w.history, Reject: reject, Fenced: k.mayHaveEnded(),
+		Pod: pod, State: state, History: w.history, Reject: t.reject, Fenced: k.mayHaveEnded(),
+		Hold: k.holdOf(w), Here: t.here, Stopping: w.stopped >= 0,
 		Now: k.clock.Wall(), Mono: k.clock.Mono(), HostIP: k.cfg.Address,
 	})
-	p.mu.Lock()
-	w.exists = state.Exists || len(made.Start) > 0
-	p.mu.Unlock()
+	p.look(w, state, made)
 	if made.Stop {
 		p.halt(w, pod, made.Grace)
-	}
-	for _, name := range made.Start {
-		w.stopped = -1
-		k.runtime.Start(pod, name)
 	}
 	for _, n := range made.Events {
 		k.note(pod, n)
 	}
-	wake := made.Wake
-	if len(made.Start) > 0 && made.Status != nil {
-		made.Status = nil // What came of the start is told with it.
-		p.poke(pod.UID)
+	if p.lost(w, pod) && made.Status != nil && !made.Remove {
+		made.Status, made.Wake = nil, retryDelayMin
 	}
-	if err := p.write(ctx, w, pod, made); err != nil {
+	wake := made.Wake
+	if err := p.carryOut(ctx, w, t, made); err != nil {
 		w.retry = min(max(2*w.retry, retryDelayMin), retryDelayMax)
 		if wake == 0 || w.retry < wake {
 			wake = w.retry
 		}
-		k.log.Debug("the control plane does not take the state of a pod, trying again", "pod", pod.Namespace+"/"+pod.Name, "error", err)
+		k.log.Debug("the state of a pod is not written, trying again", "pod", pod.Namespace+"/"+pod.Name, "error", err)
 	} else {
 		w.retry = 0
 	}
@@ -129,6 +154,116 @@ func (p *pods) turn(ctx context.Context, w *worker, pod *corev1.Pod, gone bool, 
 		p.mu.Unlock()
 	}
 	return false
+}
+
+// carryOut starts what is to be started, and tells how the pod is.
+func (p *pods) carryOut(ctx context.Context, w *worker, t *turn, made *plan) error {
+	if err := p.launch(w, t, made); err != nil {
+		return err
+	}
+	if len(made.Start) > 0 && made.Status != nil {
+		made.Status = nil // What came of the start is told with it.
+		p.poke(t.pod.UID)
+	}
+	switch {
+	case w.static != nil:
+		return p.reflect(ctx, w, t, made)
+	case t.kept || t.unread:
+		return nil // Nobody there knows of it.
+	}
+	return p.write(ctx, w, t.pod, made)
+}
+
+// lost reports whether the control plane takes the node for lost, as the pod's status
+// says, and has not heard of it since. To contradict before that would only have both
+// write in turns.
+func (p *pods) lost(w *worker, pod *corev1.Pod) bool {
+	for i := range pod.Status.Conditions {
+		if c := &pod.Status.Conditions[i]; c.Type == corev1.PodReady && c.Reason == "NodeLost" {
+			if w.lost == 0 {
+				w.lost = p.kubelet.clock.Mono()
+				rouse(p.kubelet.beat)
+			}
+			return !p.kubelet.answeredSince(w.lost)
+		}
+	}
+	w.lost = 0
+	return false
+}
+
+// look notes what there is, for those who ask while no turn is under way.
+func (p *pods) look(w *worker, state PodState, made *plan) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was := w.exists
+	w.exists, w.runs = state.Exists || len(made.Start) > 0, len(made.Start) > 0
+	for _, c := range state.Containers { //tidy:ordered a sum
+		w.runs = w.runs || c.Phase == Running || c.Phase == Creating
+	}
+	w.status = made.Status
+	if was != w.exists {
+		rouse(p.kubelet.hold.signal)
+	}
+}
+
+// launch starts what is to be started, once it is on disk that it may run.
+func (p *pods) launch(w *worker, t *turn, made *plan) error {
+	k := p.kubelet
+	if !t.here && len(made.Start) == 0 {
+		return nil
+	}
+	if err := k.keep(w, t.pod, made.Status); err != nil {
+		if !t.here {
+			made.Start = nil
+			k.note(t.pod, note{corev1.EventTypeWarning, "FailedCheckpoint", err.Error()})
+			return err
+		}
+		k.log.Warn("a checkpoint is older than its pod", "pod", t.pod.Namespace+"/"+t.pod.Name, "error", err)
+	}
+	if len(made.Start) == 0 {
+		return nil
+	}
+	p.mu.Lock()
+	w.here = true
+	p.mu.Unlock()
+	for _, name := range made.Start {
+		w.stopped = -1
+		k.runtime.Start(t.pod, name)
+	}
+	return nil
+}
+
+// leave ends a pod whose object is gone, and returns true once nothing is left of it.
+func (p *pods) leave(w *worker, t *turn, state PodState) bool {
+	k := p.kubelet
+	if state.Exists {
+		grace := time.Duration(0)
+		if s := t.pod.Spec.TerminationGracePeriodSeconds; (t.freed || w.static != nil) && s != nil { // Nobody has waited for it yet.
+			grace = api.Seconds(*s)
+		}
+		p.halt(w, t.pod, grace)
+		return false
+	}
+	if k.folder != nil {
+		if err := k.folder.RemovePod(t.pod.UID); err != nil {
+			k.log.Warn("a checkpoint of a pod that is gone stays", "error", err)
+		}
+	}
+	k.runtime.Forget(t.pod.UID)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	delete(p.mu.workers, t.pod.UID)
+	if w.static != nil {
+		if m := w.static.mirror; m != nil {
+			p.mu.strays[m.UID] = m
+		}
+		rouse(p.statics)
+	}
+	rouse(k.hold.signal)
+	return true
 }
 
 // halt stops a pod, once for each grace.
@@ -145,6 +280,9 @@ func (p *pods) halt(w *worker, pod *corev1.Pod, grace time.Duration) {
 
 // write tells the control plane.
 func (p *pods) write(ctx context.Context, w *worker, pod *corev1.Pod, made *plan) error {
+	if made.Status == nil && !made.Remove {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, callMax)
 	defer cancel()
 	if made.Status != nil {

@@ -71,3 +71,30 @@ func (c *Cluster) Client(id auth.Identity) *objects.Client {
 
 // Store returns the client of the store below, for what tests look at or break.
 func (c *Cluster) Store() *client.Client { return c.store }
+
+// Restore starts another cluster that holds what this one did at a revision, without
+// what was on leases: as a restored snapshot does, at revisions of its own.
+func (c *Cluster) Restore(revision int64, set ...func(*state.Config)) *Cluster {
+	c.t.Helper()
+	was, err := c.store.Get(context.Background(), client.Get{Range: client.Prefix("/"), Revision: revision})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	members := servertest.New(c.t, 1, nil)
+	store, err := client.New(client.Config{Endpoints: members.ClientURLs(), Logger: hclog.NewNullLogger()})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.t.Cleanup(func() { store.Close() })
+	for _, kv := range was.Kvs {
+		if kv.Lease != 0 {
+			continue
+		}
+		if _, err := store.Put(context.Background(), client.Put{Key: string(kv.Key), Value: kv.Value}); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	next := &Cluster{t: c.t, store: store}
+	next.Service = next.Another(set...)
+	return next
+}

@@ -14,12 +14,20 @@ import (
 // Client reads and writes objects. It is safe for use by many goroutines.
 type Client struct {
 	rpc     kubepb.ClusterStateClient
+	sharer  Sharer // Nil: objects come over a network.
 	manager string
+}
+
+// Sharer is a connection within a process, whose other end may have an object decoded.
+type Sharer interface {
+	// Decoded is the object of a message, which nobody may change; nil: it is not there.
+	Decoded(*kubepb.Object) api.Object
 }
 
 // New returns a client over a connection. Manager says who writes, for people.
 func New(cc grpc.ClientConnInterface, manager string) *Client {
-	return &Client{rpc: kubepb.NewClusterStateClient(cc), manager: manager}
+	sharer, _ := cc.(Sharer)
+	return &Client{rpc: kubepb.NewClusterStateClient(cc), sharer: sharer, manager: manager}
 }
 
 // RPC is the service itself, for what has no method here.
@@ -311,4 +319,15 @@ func answer[R any](r *R, err error) (*R, error) {
 		return nil, fromWire(err)
 	}
 	return r, nil
+}
+
+// Recovery tells how far the cluster is after a restore, and with pods of which ones
+// store and nodes tell differently.
+func (c *Client) Recovery(ctx context.Context, pods bool) (*kubepb.RecoveryResponse, error) {
+	return answer(c.rpc.Recovery(ctx, &kubepb.RecoveryRequest{Pods: pods}))
+}
+
+// Recover decides about it.
+func (c *Client) Recover(ctx context.Context, r *kubepb.RecoverRequest) (*kubepb.RecoverResponse, error) {
+	return answer(c.rpc.Recover(ctx, r))
 }

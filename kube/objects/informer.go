@@ -3,6 +3,7 @@ package objects
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -28,17 +29,22 @@ type Informer[T api.Object] struct {
 	clock   clock.Clock
 	synced  chan struct{}
 
-	changed []func(old, new T) // Set before Run.
+	reduce  func(T)                // Set before Run. Nil: objects are kept whole.
+	changed []func(old, new T)     // Set before Run.
+	heard   []func(history uint64) // Set before Run.
 
 	// resume is where the next watch begins: all up to there has come. The newest
 	// revision need not have come whole, as one transaction may change many objects and
 	// a stream ends anywhere; 0: the next lists. Owned by Run.
 	resume int64
 
+	history uint64 // Of the last watch. Owned by Run. 0: the server tells none.
+
 	mu struct { // Guards what is read from outside; written by Run alone.
 		sync.RWMutex
 		objects  map[objectKey]T
 		revision int64
+		history  uint64 // That all of the objects are of.
 		indexes  map[string]*index[T]
 	}
 }
@@ -63,11 +69,20 @@ func NewInformer[T api.Object](c *Client, o ListOptions, log hclog.Logger) *Info
 // Only before Run.
 func (i *Informer[T]) OnChange(f func(old, new T)) { i.changed = append(i.changed, f) }
 
+// OnHistory has f called, from the same goroutine, when a watch begins that is of
+// another history than the one before: the store was restored. It is called before any
+// change of that history is told, and all there is is listed anew. Only before Run.
+func (i *Informer[T]) OnHistory(f func(history uint64)) { i.heard = append(i.heard, f) }
+
 // AddIndex makes objects findable by the values that f takes from them.
 // Only before Run.
 func (i *Informer[T]) AddIndex(name string, f func(T) []string) {
 	i.mu.indexes[name] = &index[T]{values: f, keys: map[string]map[objectKey]struct{}{}}
 }
+
+// Reduce has f take from each object what nobody here reads, before it is kept and told.
+// It is not called for objects that another keeps too: see Sharer. Only before Run.
+func (i *Informer[T]) Reduce(f func(T)) { i.reduce = f }
 
 // Run lists and watches until ctx ends, or the server refuses for good.
 func (i *Informer[T]) Run(ctx context.Context) error {
@@ -114,13 +129,41 @@ func (i *Informer[T]) follow(ctx context.Context, k *api.Kind) error {
 	}
 	o := i.options
 	o.ResourceVersion = i.resume
-	return i.client.watch(ctx, k, o, func(e *kubepb.WatchEvent) error {
+	return i.client.watch(ctx, k, o, i.begins, func(e *kubepb.WatchEvent) error {
 		if e.Type == kubepb.WatchEvent_SYNCED {
 			i.forget(listed)
 			listed = nil
 		}
 		return i.take(k, e, listed)
 	})
+}
+
+// begins hears of which history a watch is. Resource versions of different histories
+// do not compare: one that resumed goes on with a list.
+func (i *Informer[T]) begins(history uint64) error {
+	if history == i.history {
+		return nil
+	}
+	first := i.history == 0
+	i.history = history
+	i.mu.Lock()
+	i.mu.revision = 0
+	i.mu.Unlock()
+	for _, f := range i.heard {
+		f(history)
+	}
+	if i.resume != 0 && !first {
+		i.resume = 0
+		return fmt.Errorf("the store was restored: %w", ErrExpired)
+	}
+	return nil
+}
+
+// History is the one that all that Get and List tell is of. 0: it is not known.
+func (i *Informer[T]) History() uint64 {
+	i.mu.RLock()
+	defer i.mu.RUnlock()
+	return i.mu.history
 }
 
 // take handles one event.
@@ -136,6 +179,9 @@ func (i *Informer[T]) take(k *api.Kind, e *kubepb.WatchEvent, listed map[objectK
 	switch e.Type {
 	case kubepb.WatchEvent_SYNCED:
 		i.advance(m.GetResourceVersion())
+		i.mu.Lock()
+		i.mu.history = i.history
+		i.mu.Unlock()
 		select {
 		case <-i.synced:
 		default:
@@ -146,7 +192,7 @@ func (i *Informer[T]) take(k *api.Kind, e *kubepb.WatchEvent, listed map[objectK
 	case kubepb.WatchEvent_DELETED:
 		i.set(objectKey{m.GetNamespace(), m.GetName()}, none, true, m.GetResourceVersion())
 	case kubepb.WatchEvent_ADDED, kubepb.WatchEvent_MODIFIED:
-		o, err := decode[T](k, m)
+		o, err := i.decode(k, m)
 		if err != nil {
 			return err
 		}
@@ -156,13 +202,27 @@ func (i *Informer[T]) take(k *api.Kind, e *kubepb.WatchEvent, listed map[objectK
 			listed[key] = struct{}{}
 			revision = 0 // The list is not complete yet.
 		}
-		if old, ok := i.Get(key.namespace, key.name); ok && old.GetResourceVersion() == o.GetResourceVersion() {
+		if old, ok := i.Get(key.namespace, key.name); ok && old.GetResourceVersion() == o.GetResourceVersion() && i.history == i.History() {
 			i.advance(revision)
 			return nil // It is told already.
 		}
 		i.set(key, o, false, revision)
 	}
 	return nil
+}
+
+// decode takes the object that the other end has, where it can.
+func (i *Informer[T]) decode(k *api.Kind, m *kubepb.Object) (T, error) {
+	if i.client.sharer != nil {
+		if o, ok := i.client.sharer.Decoded(m).(T); ok {
+			return o, nil
+		}
+	}
+	o, err := decode[T](k, m)
+	if err == nil && i.reduce != nil {
+		i.reduce(o)
+	}
+	return o, err
 }
 
 func (i *Informer[T]) advance(revision int64) {
@@ -236,13 +296,29 @@ func (x *index[T]) remove(key objectKey, o T) {
 	}
 }
 
-// Synced returns once all that was there has been told.
+// Synced returns once all that was there has been told. If it has been, that counts,
+// whatever has become of ctx.
 func (i *Informer[T]) Synced(ctx context.Context) error {
+	select {
+	case <-i.synced:
+		return nil
+	default:
+	}
 	select {
 	case <-i.synced:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// IsSynced reports whether all that was there has been told.
+func (i *Informer[T]) IsSynced() bool {
+	select {
+	case <-i.synced:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -1,6 +1,7 @@
 package objects_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"strings"
@@ -55,17 +56,9 @@ func event(t *testing.T, kind kubepb.WatchEvent_Type, name string, version int64
 	return &kubepb.WatchEvent{Type: kind, Object: m}
 }
 
-// TestAWatchThatBreaksOffWithinARevisionIsTakenUpThere: one transaction deletes many
-// objects, of which a stream may have told some.
-func TestAWatchThatBreaksOffWithinARevisionIsTakenUpThere(t *testing.T) {
-	const added, modified, deleted, synced = kubepb.WatchEvent_ADDED, kubepb.WatchEvent_MODIFIED, kubepb.WatchEvent_DELETED, kubepb.WatchEvent_SYNCED
-	s := &script{done: make(chan struct{}), parts: [][]*kubepb.WatchEvent{
-		{event(t, added, "a", 3)}, // It breaks off before all is told.
-		{event(t, added, "a", 3), event(t, added, "b", 4), event(t, added, "c", 5), event(t, synced, "", 7)},
-		{event(t, modified, "c", 8), event(t, deleted, "a", 10)},
-		{event(t, deleted, "a", 10), event(t, deleted, "b", 10), event(t, modified, "c", 11)},
-		{event(t, modified, "c", 11), event(t, kubepb.WatchEvent_BOOKMARK, "", 12)},
-	}}
+// serve is a connection to a server of the script.
+func serve(t *testing.T, s *script) *grpc.ClientConn {
+	t.Helper()
 	g := grpc.NewServer()
 	kubepb.RegisterClusterStateServer(g, s)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -79,7 +72,21 @@ func TestAWatchThatBreaksOffWithinARevisionIsTakenUpThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	i := objects.NewInformer[*corev1.ConfigMap](objects.New(conn, "test"), objects.ListOptions{}, hclog.NewNullLogger())
+	return conn
+}
+
+// TestAWatchThatBreaksOffWithinARevisionIsTakenUpThere: one transaction deletes many
+// objects, of which a stream may have told some.
+func TestAWatchThatBreaksOffWithinARevisionIsTakenUpThere(t *testing.T) {
+	const added, modified, deleted, synced = kubepb.WatchEvent_ADDED, kubepb.WatchEvent_MODIFIED, kubepb.WatchEvent_DELETED, kubepb.WatchEvent_SYNCED
+	s := &script{done: make(chan struct{}), parts: [][]*kubepb.WatchEvent{
+		{event(t, added, "a", 3)}, // It breaks off before all is told.
+		{event(t, added, "a", 3), event(t, added, "b", 4), event(t, added, "c", 5), event(t, synced, "", 7)},
+		{event(t, modified, "c", 8), event(t, deleted, "a", 10)},
+		{event(t, deleted, "a", 10), event(t, deleted, "b", 10), event(t, modified, "c", 11)},
+		{event(t, modified, "c", 11), event(t, kubepb.WatchEvent_BOOKMARK, "", 12)},
+	}}
+	i := objects.NewInformer[*corev1.ConfigMap](objects.New(serve(t, s), "test"), objects.ListOptions{}, hclog.NewNullLogger())
 	var told []string
 	i.OnChange(func(old, new *corev1.ConfigMap) {
 		switch {
@@ -105,5 +112,41 @@ func TestAWatchThatBreaksOffWithinARevisionIsTakenUpThere(t *testing.T) {
 	}
 	if i.Revision() != 12 {
 		t.Errorf("revision %d", i.Revision())
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 { // Who only asks has a context that is over.
+		if err := i.Synced(over); err != nil {
+			t.Fatalf("all was told, and it says %v", err)
+		}
+	}
+}
+
+// sharing is a connection to a server that has some objects decoded.
+type sharing struct {
+	*grpc.ClientConn
+	has map[string]api.Object
+}
+
+func (s sharing) Decoded(m *kubepb.Object) api.Object { return s.has[m.Name] }
+
+func TestWhatIsNotReadIsTakenFromObjectsThatNobodyElseHas(t *testing.T) {
+	s := &script{done: make(chan struct{}), parts: [][]*kubepb.WatchEvent{
+		{event(t, kubepb.WatchEvent_ADDED, "own", 3), event(t, kubepb.WatchEvent_ADDED, "shared", 4), event(t, kubepb.WatchEvent_SYNCED, "", 7)},
+	}}
+	shared := &corev1.ConfigMap{}
+	shared.Namespace, shared.Name, shared.ResourceVersion = "default", "shared", "4"
+	i := objects.NewInformer[*corev1.ConfigMap](objects.New(sharing{serve(t, s), map[string]api.Object{"shared": shared}}, "test"), objects.ListOptions{}, hclog.NewNullLogger())
+	i.Reduce(func(c *corev1.ConfigMap) { c.Labels = map[string]string{"reduced": "yes"} })
+	var told []string
+	i.OnChange(func(_, new *corev1.ConfigMap) { told = append(told, new.Name+new.Labels["reduced"]) })
+	go i.Run(t.Context())
+	select {
+	case <-s.done:
+	case <-time.After(time.Minute):
+		t.Fatal("nothing is told")
+	}
+	if got, want := strings.Join(told, " "), "ownyes shared"; got != want {
+		t.Errorf("told %s, want %s", got, want)
 	}
 }

@@ -26,7 +26,7 @@ func (c *Client) List(ctx context.Context, k *api.Kind, o ListOptions) ([]api.Ob
 // watched on from the revision of the last event, ErrExpired must be listed anew.
 // An event without an object tells only how far the watch is.
 func (c *Client) Watch(ctx context.Context, k *api.Kind, o ListOptions, f func(t kubepb.WatchEvent_Type, revision int64, o api.Object) error) error {
-	return c.watch(ctx, k, o, func(e *kubepb.WatchEvent) error {
+	return c.watch(ctx, k, o, func(uint64) error { return nil }, func(e *kubepb.WatchEvent) error {
 		var object api.Object
 		if e.Type != kubepb.WatchEvent_BOOKMARK && e.Type != kubepb.WatchEvent_SYNCED {
 			var err error
@@ -38,8 +38,9 @@ func (c *Client) Watch(ctx context.Context, k *api.Kind, o ListOptions, f func(t
 	})
 }
 
-// watch is Watch with events as they come.
-func (c *Client) watch(ctx context.Context, k *api.Kind, o ListOptions, f func(*kubepb.WatchEvent) error) error {
+// watch is Watch with events as they come; and before them, begins is told the history
+// that they are of.
+func (c *Client) watch(ctx context.Context, k *api.Kind, o ListOptions, begins func(history uint64) error, f func(*kubepb.WatchEvent) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := c.rpc.Watch(ctx, &kubepb.WatchRequest{
@@ -55,6 +56,11 @@ func (c *Client) watch(ctx context.Context, k *api.Kind, o ListOptions, f func(*
 		}
 		if err != nil {
 			return fromWire(err)
+		}
+		if m.History != 0 {
+			if err := begins(m.History); err != nil {
+				return err
+			}
 		}
 		for _, e := range m.Events {
 			if err := f(e); err != nil {

@@ -3,6 +3,9 @@ package scheduler
 import "time"
 
 const (
+	// recoveryLook is how often it is asked whether a recovery is settled.
+	recoveryLook = time.Second
+
 	// bindsMax are on their way to the store at a time: it puts what waits into one
 	// batch, so more in flight is more a second, up to about here.
 	bindsMax = 64

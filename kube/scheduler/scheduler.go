@@ -88,6 +88,7 @@ func (s *Scheduler) Run(ctx context.Context, fence *kubepb.Fence) error {
 		g.Go("scheduler bind", t.bindAll)
 	}
 	g.Go("scheduler decide", t.decideAll)
+	g.Go("scheduler hold", t.awaitRecovery)
 	err := g.Wait()
 	if errors.Is(err, errFenced) {
 		s.log.Warn("another scheduler leads", "fence", fence.GetCreateRevision())

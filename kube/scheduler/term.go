@@ -36,6 +36,7 @@ type term struct {
 	changes  changes
 	read     read
 	over     error
+	free     bool // Nothing keeps pods from being bound: it is settled what runs.
 }
 
 // changes are what could help parked pods, until the next pass.
@@ -73,7 +74,7 @@ func (t *term) decideAll(ctx context.Context) error {
 		}
 		now := t.clock.Mono()
 		idle := t.wake(now)
-		if t.inFlight < bindsMax {
+		if t.free && t.inFlight < bindsMax {
 			if w := t.queue.next(now); w != nil {
 				t.place(w, now)
 				continue
@@ -87,6 +88,28 @@ func (t *term) decideAll(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// awaitRecovery asks whether the store was restored and it is not settled yet what
+// runs. Until it is, binds would be refused.
+func (t *term) awaitRecovery(ctx context.Context) error {
+	for told := false; ; told = true {
+		asking, cancel := context.WithTimeout(ctx, bindTimeout)
+		is, err := t.client.Recovery(asking, false)
+		cancel()
+		if err == nil && is.Hold != kubepb.Hold_HOLD_ALL {
+			t.inbox.put(func() { t.free = true })
+			return nil
+		}
+		if !told && err == nil {
+			t.log.Warn("the store was restored: nothing is scheduled until it is settled what runs")
+		}
+		select {
+		case <-t.clock.After(recoveryLook):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // place decides about one pod.

@@ -11,6 +11,7 @@ import (
 	schedulingv1 "k8s.io/api/scheduling/v1"
 
 	"github.com/holdfast-db/holdfast/kube/api"
+	"github.com/holdfast-db/holdfast/kube/auth"
 )
 
 // admit fills in what a new object gets from others, before it is checked. The lease
@@ -19,8 +20,14 @@ func (a *attempt) admit(ctx context.Context, o api.Object) (lease int64, err err
 	switch o := o.(type) {
 	case *corev1.Pod:
 		o.Status.Phase = corev1.PodPending
+		if err := a.secure(o); err != nil {
+			return 0, err
+		}
 		return 0, a.prioritize(o)
 	case *corev1.Namespace:
+		if err := allInvalid(api.CheckEnforce(o)); err != nil {
+			return 0, err
+		}
 		o.Spec.Finalizers = []corev1.FinalizerName{corev1.FinalizerKubernetes}
 		o.Status.Phase = corev1.NamespaceActive
 	case *corev1.Secret:
@@ -39,9 +46,17 @@ func (a *attempt) admit(ctx context.Context, o api.Object) (lease int64, err err
 	return 0, nil
 }
 
-// admitChange does the same for a change.
-func (a *attempt) admitChange(ctx context.Context, old, o api.Object) (lease int64, err error) {
+// admitChange does the same for a change. That of a status leaves the rest as it was.
+func (a *attempt) admitChange(ctx context.Context, old, o api.Object, verb auth.Verb) (lease int64, err error) {
 	switch o := o.(type) {
+	case *corev1.Pod:
+		if verb != auth.Status && !samePart(o, old, "Spec") {
+			return 0, a.secure(o)
+		}
+	case *corev1.Namespace:
+		if o.Labels[api.EnforceLabel] != old.GetLabels()[api.EnforceLabel] {
+			return 0, allInvalid(api.CheckEnforce(o))
+		}
 	case *corev1.Secret:
 		takeStrings(o)
 	case *corev1.Service:
@@ -52,6 +67,19 @@ func (a *attempt) admitChange(ctx context.Context, old, o api.Object) (lease int
 		return a.admitEvent(ctx, o)
 	}
 	return 0, nil
+}
+
+// secure holds a pod to what its namespace allows. That of a static pod is its node's
+// affair: it runs there already.
+func (a *attempt) secure(p *corev1.Pod) error {
+	if _, node := a.identity.NodeName(); node && api.IsMirror(p) {
+		return nil
+	}
+	ns, _, err := a.shared(api.Namespace, "", p.Namespace)
+	if err != nil || ns == nil {
+		return err // That there is none is said by whoever looks for it.
+	}
+	return allInvalid(api.CheckSecurity(ns.GetLabels()[api.EnforceLabel], &p.Spec))
 }
 
 // takeStrings makes data of what a person wrote as text.

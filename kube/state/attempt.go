@@ -38,7 +38,10 @@ type attempt struct {
 	written  []wrote
 	warnings []string
 
-	counted bool // Against the rate of its source; once for all tries.
+	standing string // The key in whose line it is the first.
+
+	counted  bool // Against the rate of its source; once for all tries.
+	recovers bool // It records what runs: it asks neither for room nor for leave.
 }
 
 // read is a key that was looked at.
@@ -50,9 +53,10 @@ type read struct {
 
 // wrote is a key that the transaction writes. Nil value: deletes.
 type wrote struct {
-	key   string
-	value []byte
-	lease int64
+	key    string
+	value  []byte
+	lease  int64
+	object api.Object // That value encodes, if any. It is not the writer's any more.
 }
 
 // read looks at a key. Nil: there is none.
@@ -71,17 +75,21 @@ func (a *attempt) read(key string) *mvccpb.KeyValue {
 	return kv
 }
 
-// shared reads an object that is only looked at.
-func (a *attempt) shared(k *api.Kind, namespace, name string) (api.Object, error) {
+// shared reads an object that is only looked at: others have the same. To encode it
+// is to write to it, as quantities remember how they are written.
+func (a *attempt) shared(k *api.Kind, namespace, name string) (api.Object, int64, error) {
 	key := k.Key(namespace, name)
 	kv := a.read(key)
 	if kv == nil {
-		return nil, nil
+		return nil, 0, nil
 	}
-	if e := a.service.cache.entry(key); e != nil && e.object != nil && e.revision == kv.ModRevision {
-		return e.object, nil
+	if e := a.service.cache.entry(key); e != nil && e.revision == kv.ModRevision {
+		if o := e.decoded(); o != nil {
+			return o, e.revision, nil
+		}
 	}
-	return api.Decode(k, kv.Value, kv.ModRevision)
+	o, err := api.Decode(k, kv.Value, kv.ModRevision)
+	return o, kv.ModRevision, err
 }
 
 // object reads an object. It is not shared: the caller may change it.
@@ -115,16 +123,32 @@ func (a *attempt) put(k *api.Kind, o api.Object, lease int64) error {
 	if err != nil {
 		return err
 	}
+	return a.putEncoded(k, o, b, lease)
+}
+
+func (a *attempt) putEncoded(k *api.Kind, o api.Object, b []byte, lease int64) error {
 	if len(b) > objectBytesMax {
 		return invalid("%s %s has %d bytes; %d are the most", k.Name, full(o.GetNamespace(), o.GetName()), len(b), objectBytesMax)
 	}
 	a.putPlain(k.Key(o.GetNamespace(), o.GetName()), b, lease)
+	a.written[len(a.written)-1].object = o
 	return nil
+}
+
+// encoded is the stored form of an object that this write is about.
+func (a *attempt) encoded(k *api.Kind, o api.Object) ([]byte, error) {
+	key := k.Key(o.GetNamespace(), o.GetName())
+	for _, w := range a.written {
+		if w.key == key && w.value != nil {
+			return w.value, nil
+		}
+	}
+	return api.Encode(o)
 }
 
 func (a *attempt) putPlain(key string, value []byte, lease int64) {
 	a.ops = append(a.ops, client.Put{Key: key, Value: value, Lease: lease})
-	a.written = append(a.written, wrote{key, value, lease})
+	a.written = append(a.written, wrote{key: key, value: value, lease: lease})
 }
 
 func (a *attempt) delete(key string) {
@@ -147,12 +171,19 @@ func (s *Service) write(ctx context.Context, p *kubepb.Preconditions, dryRun boo
 		return 0, nil, err
 	}
 	a := &attempt{service: s, identity: id, fresh: map[string]*mvccpb.KeyValue{}}
+	defer a.leave()
 	for range writeTriesMax {
 		if err := a.decide(ctx, p, f); err != nil {
 			return 0, nil, err
 		}
 		if dryRun || len(a.ops) == 0 {
 			return 0, a, nil
+		}
+		if key := s.lines.of(a.written); key != "" && a.standing == "" {
+			if err := a.stand(ctx, key); err != nil {
+				return 0, nil, err
+			}
+			continue
 		}
 		revision, err := a.commit(ctx)
 		if errors.Is(err, client.ErrLeaseNotFound) {
@@ -161,6 +192,9 @@ func (s *Service) write(ctx context.Context, p *kubepb.Preconditions, dryRun boo
 		}
 		if err != nil || revision > 0 {
 			return revision, a, err
+		}
+		if err := a.stand(ctx, a.lostBy()); err != nil {
+			return 0, nil, err
 		}
 	}
 	return 0, nil, fmt.Errorf("decided %d times, and each time others were faster: %w", writeTriesMax, errConflict)
@@ -194,7 +228,8 @@ func final(err error) bool {
 }
 
 // commit executes what was decided if what it was decided by still holds. 0: it does
-// not, and fresh says what does.
+// not, and fresh says what does. Only who has lost before asks for that in the same
+// transaction: all members have each question in their logs, and few are answered.
 func (a *attempt) commit(ctx context.Context) (int64, error) {
 	if len(a.reads) > readsMax {
 		return 0, invalid("the write depends on %d objects; %d are the most", len(a.reads), readsMax)
@@ -202,13 +237,17 @@ func (a *attempt) commit(ctx context.Context) (int64, error) {
 	txn := client.Txn{Then: a.ops}
 	for i := range a.reads {
 		txn.If = append(txn.If, a.reads[i].still)
-		txn.Else = append(txn.Else, client.Get{Range: client.One(a.reads[i].key)})
+		if len(a.fresh) > 0 {
+			txn.Else = append(txn.Else, client.Get{Range: client.One(a.reads[i].key)})
+		}
 	}
-	r, err := a.service.store.Txn(ctx, txn)
-	if err != nil {
+	r, err := a.execute(ctx, txn)
+	switch {
+	case err != nil:
 		return 0, err
-	}
-	if !r.Succeeded {
+	case !r.Succeeded && txn.Else == nil:
+		return 0, a.refresh(ctx)
+	case !r.Succeeded:
 		a.learn(r.Responses)
 		return 0, nil
 	}
@@ -222,6 +261,21 @@ func (a *attempt) commit(ctx context.Context) (int64, error) {
 		a.service.cache.wrote(w.key, revision, kv)
 	}
 	return revision, nil
+}
+
+func (a *attempt) execute(ctx context.Context, txn client.Txn) (*pb.TxnResponse, error) {
+	for _, w := range a.written {
+		if w.object != nil {
+			a.service.makings.add(w.key, w.value, w.object)
+		}
+	}
+	r, err := a.service.store.Txn(ctx, txn)
+	if err != nil || !r.Succeeded {
+		for _, w := range a.written {
+			a.service.makings.take(w.key, w.value)
+		}
+	}
+	return r, err
 }
 
 // refresh asks the store for all that was read.

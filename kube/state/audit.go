@@ -28,21 +28,24 @@ func (d Drift) String() string {
 	return fmt.Sprintf("node %s at %d: ledger {%v}, pods {%v}", d.Node, d.ResourceVersion, d.Ledger, d.Sum)
 }
 
-// Audit computes all ledgers from the pods, as of one revision, and returns those
+// Audit computes all ledgers from the pods, and from those that nodes told of after a
+// restore and that are not recorded, as of one revision, and returns those
 // that are wrong. There are none, unless somebody wrote to the store by hand.
 func (s *Service) Audit(ctx context.Context) ([]Drift, error) {
 	if _, err := s.fresh(ctx); err != nil {
 		return nil, err
 	}
-	pods, ledgers, revision := s.cache.charges()
+	pods, reserved, ledgers, revision := s.cache.charges()
 	var drifts []Drift
 	nodes := slices.Collect(maps.Keys(pods))
 	for node := range ledgers { //tidy:ordered sorted below
-		if _, ok := pods[node]; !ok {
-			nodes = append(nodes, node)
-		}
+		nodes = append(nodes, node)
+	}
+	for node := range reserved { //tidy:ordered sorted below
+		nodes = append(nodes, node)
 	}
 	slices.Sort(nodes)
+	nodes = slices.Compact(nodes)
 	for _, node := range nodes {
 		is, sum := &kubepb.Ledger{}, &kubepb.Ledger{}
 		if kv := ledgers[node]; kv != nil {
@@ -60,6 +63,10 @@ func (s *Service) Audit(ctx context.Context) ([]Drift, error) {
 				add(sum, &r)
 			}
 		}
+		for _, t := range reserved[node] {
+			r := api.PodRequests(&t.pod.Spec)
+			add(sum, &r)
+		}
 		if !proto.Equal(is, sum) {
 			drifts = append(drifts, Drift{node, is, sum, revision})
 		}
@@ -67,9 +74,10 @@ func (s *Service) Audit(ctx context.Context) ([]Drift, error) {
 	return drifts, nil
 }
 
-// charges are the pods of each node and the ledgers, as of one revision.
-func (c *cache) charges() (pods map[string][]*entry, ledgers map[string]*mvccpb.KeyValue, revision int64) {
-	pods, ledgers = map[string][]*entry{}, map[string]*mvccpb.KeyValue{}
+// charges are the pods of each node, what is reserved beside them, and the ledgers, as
+// of one revision.
+func (c *cache) charges() (pods map[string][]*entry, reserved map[string][]*told, ledgers map[string]*mvccpb.KeyValue, revision int64) {
+	pods, reserved, ledgers = map[string][]*entry{}, map[string][]*told{}, map[string]*mvccpb.KeyValue{}
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	for node, entries := range c.mu.shelves[api.Pod].byNode { //tidy:ordered into a map
@@ -80,7 +88,14 @@ func (c *cache) charges() (pods map[string][]*entry, ledgers map[string]*mvccpb.
 			ledgers[node] = kv
 		}
 	}
-	return pods, ledgers, c.mu.revision
+	for node, all := range c.mu.inventories.entries { //tidy:ordered into a map
+		for _, t := range all { //tidy:ordered sums
+			if t.entry.Reserved {
+				reserved[node] = append(reserved[node], t)
+			}
+		}
+	}
+	return pods, reserved, ledgers, c.mu.revision
 }
 
 // firstNamespaces are made when a cluster begins, and stay.
@@ -88,8 +103,11 @@ var firstNamespaces = []string{"default", "kube-system"}
 
 // begin makes the namespaces that are always there, and reports drift.
 func (s *Service) begin(ctx context.Context) error {
-	if err := s.Ready(ctx); err != nil {
+	if err := s.filled(ctx); err != nil {
 		return nil // It ends before it began.
+	}
+	if err := s.beginHistory(ctx); err != nil {
+		return nil
 	}
 	for _, name := range firstNamespaces {
 		if err := s.ensureNamespace(ctx, name); err != nil {

@@ -54,7 +54,7 @@ func (a *attempt) bind(r *kubepb.BindRequest) (*corev1.Pod, error) {
 	if err := a.authorize(request); err != nil {
 		return nil, err
 	}
-	o, at, err := a.object(api.Pod, ns, name)
+	o, at, err := a.shared(api.Pod, ns, name)
 	if err != nil {
 		return nil, err
 	}

@@ -17,8 +17,10 @@ type cache struct {
 		shelves  map[*api.Kind]*shelf
 		plain    map[string]*mvccpb.KeyValue // Keys under /holdfast/.
 		claims   map[string]*mvccpb.KeyValue // Those of them that say who leads.
-		advanced chan struct{}               // Closed when revision grows.
-		closed   bool
+
+		inventories inventories   // Those of them that nodes have told.
+		advanced    chan struct{} // Closed when revision grows.
+		closed      bool
 
 		// written are writes of this service that are newer than revision. They are
 		// facts as the rest: a write that follows does not lose for having read less.
@@ -54,6 +56,7 @@ func newCache() *cache {
 	}
 	c.mu.plain, c.mu.written = map[string]*mvccpb.KeyValue{}, map[string]write{}
 	c.mu.claims = map[string]*mvccpb.KeyValue{}
+	c.mu.inventories = newInventories()
 	c.mu.advanced = make(chan struct{})
 	return c
 }

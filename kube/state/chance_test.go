@@ -1,15 +1,18 @@
 package state_test
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"io"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/holdfast-db/holdfast/client"
 	"github.com/holdfast-db/holdfast/kube/auth"
 	"github.com/holdfast-db/holdfast/kube/kubetest"
 	"github.com/holdfast-db/holdfast/kube/objects"
@@ -59,5 +62,34 @@ func TestAGeneratedNameThatIsTakenIsDrawnAgain(t *testing.T) {
 	}
 	if got := strings.Join(made, " "); got != "web-bbbbb web-ccccc web-ddddd" {
 		t.Errorf("made %s", got)
+	}
+}
+
+// taker gives away the first address while it is drawn, behind the service's back.
+type taker struct {
+	store *client.Client
+	taken string
+}
+
+func (x *taker) Read(b []byte) (int, error) {
+	if len(b) != 4 || x.store == nil {
+		return io.ReadFull(rand.Reader, b)
+	}
+	clear(b) // The first of the range.
+	if _, err := x.store.Put(context.Background(), client.Put{Key: "/holdfast/ip/service/" + x.taken, Value: []byte("default/other")}); err != nil {
+		return 0, err
+	}
+	x.store = nil
+	return len(b), nil
+}
+
+func TestAnAddressThatSomebodyElseWasFasterToTakeIsNotWhatWasAskedFor(t *testing.T) {
+	x := &taker{taken: "10.9.0.1"}
+	cluster := kubetest.Start(t, func(c *state.Config) { c.Random, c.ServiceRange = x, netip.MustParsePrefix("10.9.0.0/24") })
+	x.store = cluster.Store()
+	s := &corev1.Service{Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
+	s.Namespace, s.Name = "default", "s"
+	if made := create(t, cluster.Client(auth.Admin("ann")), s); made.Spec.ClusterIP != "10.9.0.2" {
+		t.Errorf("it has %s", made.Spec.ClusterIP)
 	}
 }

@@ -71,8 +71,8 @@ func checkGrace(set bool, seconds int64) (*int64, error) {
 	if !set {
 		return nil, nil
 	}
-	if seconds < 0 || seconds > graceMax {
-		return nil, invalid("grace_seconds: %d is not between 0 and %d", seconds, graceMax)
+	if seconds < 0 || seconds > api.SecondsMax {
+		return nil, invalid("grace_seconds: %d is not between 0 and %d", seconds, api.SecondsMax)
 	}
 	return &seconds, nil
 }
@@ -80,6 +80,11 @@ func checkGrace(set bool, seconds int64) (*int64, error) {
 // end deletes an object, or has it begin to end: it waits for finalizers, and a pod
 // for its node. It returns the object as it is then.
 func (a *attempt) end(k *api.Kind, old api.Object, e ending) (api.Object, error) {
+	if p, ok := old.(*corev1.Pod); ok {
+		if err := a.mayEnd(p); err != nil {
+			return nil, err
+		}
+	}
 	o := old.DeepCopyObject().(api.Object)
 	finalizers := o.GetFinalizers()
 	finalizers = without(without(finalizers, metav1.FinalizerDeleteDependents), metav1.FinalizerOrphanDependents)
@@ -131,7 +136,7 @@ func graceOf(p *corev1.Pod, asked *int64) int64 {
 	case asked != nil:
 		return *asked
 	case p.Spec.TerminationGracePeriodSeconds != nil:
-		return min(max(*p.Spec.TerminationGracePeriodSeconds, 1), graceMax)
+		return min(max(*p.Spec.TerminationGracePeriodSeconds, 1), api.SecondsMax)
 	}
 	return corev1.DefaultTerminationGracePeriodSeconds
 }

@@ -17,7 +17,12 @@
 // only where it fits (ledger.go), a namespace that ends takes nothing in, an address
 // is given once.
 //
+// After a restore (standing.go, recovery.go) the store is older than what runs. Nodes
+// tell what they have (inventory.go), Recover records it (adopt.go), as far as it is
+// believed (doubt.go), and until that is settled no pod is given a node and no
+// controller ends one.
+//
 // Invariant: the ledger of a node is the sum of what its pods that have not ended
-// ask for; both change in one transaction. Nothing here survives the process: a crash
-// leaves whole transactions.
+// ask for, and what it has told that it runs besides after a restore; they change in
+// one transaction. Nothing here survives the process: a crash leaves whole transactions.
 package state

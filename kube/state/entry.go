@@ -2,8 +2,8 @@ package state
 
 import (
 	"fmt"
-	"strings"
 	"sync"
+	"weak"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -26,7 +26,11 @@ type entry struct {
 	names           []string   // Keys of the Secrets and ConfigMaps that a pod names.
 	object          api.Object // Nil for kinds of which there are many.
 
+	// pod is a Pod, decoded, as long as somebody in this process uses it.
+	pod weak.Pointer[corev1.Pod]
+
 	envelopes [2]envelope // By encoding.
+	reduced   [2]envelope // The same, of what other nodes see of a Node.
 }
 
 // envelope is an object as it goes out, made when somebody wants it.
@@ -53,28 +57,32 @@ func kept(k *api.Kind) bool {
 	return false
 }
 
-// newEntry decodes what is stored.
-func newEntry(k *api.Kind, kv *mvccpb.KeyValue) (*entry, error) {
+// newEntry decodes what is stored, unless it has the object.
+func newEntry(k *api.Kind, kv *mvccpb.KeyValue, o api.Object) (*entry, error) {
 	key := string(kv.Key)
 	namespace, name, ok := k.ParseKey(key)
 	if !ok {
 		return nil, fmt.Errorf("key of a %s: %w", k.Name, api.ErrEncoding)
 	}
-	o, err := api.Decode(k, kv.Value, kv.ModRevision)
-	if err != nil {
-		return nil, err
+	if o == nil {
+		var err error
+		if o, err = api.Decode(k, kv.Value, kv.ModRevision); err != nil {
+			return nil, err
+		}
 	}
 	e := &entry{kind: k, key: key, namespace: namespace, name: name, revision: kv.ModRevision, stored: kv, labels: o.GetLabels()}
 	switch o := o.(type) {
 	case *corev1.Pod:
+		e.pod = weak.Make(o)
 		e.fields.node, e.fields.phase = o.Spec.NodeName, string(o.Status.Phase)
 		if o.Spec.NodeName != "" {
-			e.names = namesOf(o)
+			e.names = api.Named(o)
 		}
 	case *corev1.Namespace:
 		e.fields.phase = string(o.Status.Phase)
 	case *corev1.Event:
-		e.fields.about, e.fields.reason, e.fields.eventType = &o.InvolvedObject, o.Reason, o.Type
+		about := o.InvolvedObject // A pointer into the event would keep all of it.
+		e.fields.about, e.fields.reason, e.fields.eventType = &about, o.Reason, o.Type
 	}
 	if kept(k) {
 		e.object = o
@@ -82,22 +90,42 @@ func newEntry(k *api.Kind, kv *mvccpb.KeyValue) (*entry, error) {
 	return e, nil
 }
 
-// message is the object in an encoding, shared by all who send it.
-func (e *entry) message(encoding kubepb.Encoding) (*kubepb.Object, error) {
-	v := e.envelope(encoding)
+// decoded is the object if it is decoded anyhow, nil if not.
+func (e *entry) decoded() api.Object {
+	if e.object != nil {
+		return e.object
+	}
+	if p := e.pod.Value(); p != nil {
+		return p
+	}
+	return nil
+}
+
+// message is the object as somebody sees it, shared by all who do.
+func (e *entry) message(as view) (*kubepb.Object, error) {
+	v := e.envelope(as)
 	return v.message, v.err
 }
 
 // wire is the same in wire form.
-func (e *entry) wire(encoding kubepb.Encoding) ([]byte, error) {
-	v := e.envelope(encoding)
+func (e *entry) wire(as view) ([]byte, error) {
+	v := e.envelope(as)
 	return v.wire, v.err
 }
 
-func (e *entry) envelope(encoding kubepb.Encoding) *envelope {
-	v := &e.envelopes[encoding]
+func (e *entry) envelope(as view) *envelope {
+	v := &e.envelopes[as.encoding]
+	if as.reduced {
+		v = &e.reduced[as.encoding]
+	}
 	v.once.Do(func() {
-		v.message, v.err = envelopeOf(e.kind, e.stored.Value, e.namespace, e.name, e.revision, encoding)
+		stored := e.stored.Value
+		if as.reduced {
+			stored, v.err = e.storedReduced()
+		}
+		if v.err == nil {
+			v.message, v.err = envelopeOf(e.kind, stored, e.namespace, e.name, e.revision, as.encoding)
+		}
 		if v.err == nil {
 			v.wire, v.err = v.message.MarshalVT()
 		}
@@ -182,75 +210,4 @@ func fieldsOf(k *api.Kind) []string {
 		names = append(names, "reason", "type", "involvedObject.kind", "involvedObject.namespace", "involvedObject.name", "involvedObject.uid")
 	}
 	return names
-}
-
-// namesOf are the keys of the Secrets and ConfigMaps that a pod names.
-func namesOf(p *corev1.Pod) []string {
-	var n names
-	n.namespace = p.Namespace
-	for i := range p.Spec.ImagePullSecrets {
-		n.add(api.Secret, p.Spec.ImagePullSecrets[i].Name)
-	}
-	for i := range p.Spec.Volumes {
-		n.addVolume(&p.Spec.Volumes[i])
-	}
-	for _, list := range [][]corev1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for i := range list {
-			n.addContainer(&list[i])
-		}
-	}
-	return n.keys
-}
-
-type names struct {
-	namespace string
-	keys      []string
-}
-
-func (n *names) add(k *api.Kind, name string) {
-	if name != "" && !strings.Contains(name, "/") {
-		n.keys = append(n.keys, k.Key(n.namespace, name))
-	}
-}
-
-func (n *names) addVolume(v *corev1.Volume) {
-	if v.Secret != nil {
-		n.add(api.Secret, v.Secret.SecretName)
-	}
-	if v.ConfigMap != nil {
-		n.add(api.ConfigMap, v.ConfigMap.Name)
-	}
-	if v.Projected == nil {
-		return
-	}
-	for _, s := range v.Projected.Sources {
-		if s.Secret != nil {
-			n.add(api.Secret, s.Secret.Name)
-		}
-		if s.ConfigMap != nil {
-			n.add(api.ConfigMap, s.ConfigMap.Name)
-		}
-	}
-}
-
-func (n *names) addContainer(c *corev1.Container) {
-	for _, from := range c.EnvFrom {
-		if from.SecretRef != nil {
-			n.add(api.Secret, from.SecretRef.Name)
-		}
-		if from.ConfigMapRef != nil {
-			n.add(api.ConfigMap, from.ConfigMapRef.Name)
-		}
-	}
-	for _, e := range c.Env {
-		if e.ValueFrom == nil {
-			continue
-		}
-		if e.ValueFrom.SecretKeyRef != nil {
-			n.add(api.Secret, e.ValueFrom.SecretKeyRef.Name)
-		}
-		if e.ValueFrom.ConfigMapKeyRef != nil {
-			n.add(api.ConfigMap, e.ValueFrom.ConfigMapKeyRef.Name)
-		}
-	}
 }

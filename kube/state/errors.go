@@ -15,6 +15,7 @@ import (
 	"github.com/holdfast-db/holdfast/kube/auth"
 	"github.com/holdfast-db/holdfast/kube/authority"
 	"github.com/holdfast-db/holdfast/kube/token"
+	"github.com/holdfast-db/holdfast/kube/tunnel"
 	"github.com/holdfast-db/holdfast/pki"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
@@ -30,6 +31,8 @@ var (
 	errFull     = errors.New("no room")
 	errNotHere  = errors.New("not available here")
 	errNoLeader = errors.New("nobody leads who could answer: try again")
+	errNoTunnel = errors.New("has no tunnel to any control plane that answers")
+	errNoPod    = errors.New("it is on no node yet: see why with 'holdfastctl why'")
 	errBehind   = errors.New("the cache has not come so far yet: try again")
 )
 
@@ -103,6 +106,12 @@ var wire = []struct {
 	{pki.ErrNotAllowed, codes.PermissionDenied},
 	{pki.ErrRequest, codes.InvalidArgument},
 	{pki.ErrExpired, codes.FailedPrecondition},
+	{errNoTunnel, codes.FailedPrecondition},
+	{errNoPod, codes.FailedPrecondition},
+	{tunnel.ErrAway, codes.Unavailable},
+	{tunnel.ErrLimit, codes.ResourceExhausted},
+	{tunnel.ErrCredential, codes.PermissionDenied},
+	{tunnel.ErrFrame, codes.InvalidArgument},
 	{client.ErrUnknownOutcome, codes.Unavailable},
 	{client.ErrClosed, codes.Unavailable},
 	{client.ErrRequestTooLarge, codes.InvalidArgument},

@@ -84,6 +84,9 @@ func (a *attempt) spend(p *corev1.Pod) error {
 		if b.Status.ObservedGeneration < b.Generation {
 			return fmt.Errorf("disruption budget %s: the controllers have not seen its newest change yet, %w for an eviction", name, errFull)
 		}
+		if !api.IsReady(p) && b.Status.CurrentHealthy >= b.Status.DesiredHealthy && b.Status.DesiredHealthy > 0 {
+			continue // It is none of those that are healthy, and there are enough of them.
+		}
 		if b.Status.DisruptionsAllowed <= 0 {
 			return fmt.Errorf("disruption budget %s allows none now: %d of %d wanted pods are healthy; %w for an eviction",
 				name, b.Status.CurrentHealthy, b.Status.DesiredHealthy, errFull)

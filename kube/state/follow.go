@@ -59,6 +59,7 @@ func (s *Service) fill(ctx context.Context) (int64, error) {
 		}
 		get.Key = string(r.Kvs[len(r.Kvs)-1].Key) + "\x00"
 	}
+	s.makings.forget() // Of what is listed, no event tells.
 	entries := make([]*entry, len(all))
 	for i, kv := range all {
 		entries[i] = s.entryOf(kv)
@@ -74,7 +75,11 @@ func (s *Service) entryOf(kv *mvccpb.KeyValue) *entry {
 	if k == nil {
 		return nil
 	}
-	e, err := newEntry(k, kv)
+	o := s.makings.take(string(kv.Key), kv.Value)
+	if o != nil {
+		o.SetResourceVersion(api.FormatVersion(kv.ModRevision))
+	}
+	e, err := newEntry(k, kv, o)
 	if err != nil {
 		s.log.Error("an object in the store cannot be read; delete its key or restore it", "kind", k.Name, "revision", kv.ModRevision, "error", err)
 		return nil
@@ -132,6 +137,7 @@ func (c *cache) replace(all []*mvccpb.KeyValue, entries []*entry, revision int64
 	}
 	clear(c.mu.plain)
 	clear(c.mu.claims)
+	c.mu.inventories = newInventories()
 	clear(c.mu.written)
 	for i, kv := range all {
 		switch {
@@ -158,6 +164,9 @@ func (c *cache) apply(changes []change, revision int64) {
 			if ch.deleted {
 				delete(c.mu.plain, key)
 				delete(c.mu.claims, key)
+				if strings.HasPrefix(key, InventoryPrefix) {
+					c.mu.inventories.set(key, nil)
+				}
 			} else {
 				c.setPlainLocked(key, ch.kv)
 			}
@@ -174,6 +183,9 @@ func (c *cache) setPlainLocked(key string, kv *mvccpb.KeyValue) {
 	c.mu.plain[key] = kv
 	if strings.HasPrefix(key, leader.Prefix) {
 		c.mu.claims[key] = kv
+	}
+	if strings.HasPrefix(key, InventoryPrefix) {
+		c.mu.inventories.set(key, kv)
 	}
 }
 
@@ -207,6 +219,6 @@ func (s *shelf) change(key string, ch *change) {
 func (e *entry) at(revision int64) *entry {
 	return &entry{
 		kind: e.kind, key: e.key, namespace: e.namespace, name: e.name, revision: revision,
-		stored: e.stored, labels: e.labels, fields: e.fields, names: e.names, object: e.object,
+		stored: e.stored, labels: e.labels, fields: e.fields, names: e.names, object: e.object, pod: e.pod,
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/auth"
@@ -188,24 +189,44 @@ func TestNoRequestStopsTheService(t *testing.T) {
 
 func messageOf(t *testing.T, d protoreflect.MessageDescriptor) proto.Message {
 	t.Helper()
-	for _, m := range []proto.Message{
-		&kubepb.GetRequest{}, &kubepb.ListRequest{}, &kubepb.CreateRequest{}, &kubepb.UpdateRequest{}, &kubepb.PatchRequest{}, &kubepb.DeleteRequest{},
-		&kubepb.BindRequest{}, &kubepb.ScaleRequest{}, &kubepb.EvictRequest{}, &kubepb.BootstrapRequest{}, &kubepb.SignRequestRequest{},
-		&kubepb.ExplainRequest{}, &kubepb.SampleRequest{}, &kubepb.UsageRequest{}, &kubepb.Object{}, &kubepb.ListResponse{}, &kubepb.WriteResponse{},
-		&kubepb.ScaleResponse{}, &kubepb.SignResponse{}, &kubepb.ExplainResponse{}, &kubepb.SampleResponse{}, &kubepb.UsageResponse{},
-	} {
-		if m.ProtoReflect().Descriptor().FullName() == d.FullName() {
-			return m
-		}
+	m, err := protoregistry.GlobalTypes.FindMessageByName(d.FullName())
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatalf("no message %s", d.FullName())
-	return nil
+	return m.New().Interface()
 }
 
 func streamOnce(t *testing.T, x *rand.Rand, rpc kubepb.ClusterStateClient, name string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if name == "Watch" {
+	switch name {
+	case "Tunnel":
+		r := &kubepb.TunnelRequest{}
+		fill(x, r.ProtoReflect(), 0)
+		if stream, err := rpc.Tunnel(ctx); err == nil && stream.Send(r) == nil {
+			_, _ = stream.Recv()
+		}
+		return
+	case "Session", "Connect":
+		open := rpc.Session
+		if name == "Connect" {
+			open = rpc.Connect
+		}
+		stream, err := open(ctx)
+		if err != nil {
+			return
+		}
+		for range 3 {
+			f := &kubepb.Frame{}
+			fill(x, f.ProtoReflect(), 0)
+			if stream.Send(f) != nil {
+				break
+			}
+		}
+		_ = stream.CloseSend()
+		_, _ = stream.Recv()
+		return
+	case "Watch":
 		r := &kubepb.WatchRequest{}
 		fill(x, r.ProtoReflect(), 0)
 		if r.ResourceVersion > 1000 {

@@ -152,7 +152,7 @@ func (s *Service) claim(ctx context.Context, r *kubepb.HeartbeatRequest) (int64,
 func (s *Service) grant(ctx context.Context, key string, r *kubepb.HeartbeatRequest) (int64, error) {
 	ttl := r.TtlSeconds
 	if ttl == 0 {
-		ttl = heartbeatTTL
+		ttl = s.cfg.HeartbeatTTL
 	}
 	granted, err := s.store.Grant(ctx, ttl, 0)
 	if err != nil {
@@ -195,9 +195,11 @@ func (s *Service) beat(ctx context.Context, stream kubepb.ClusterState_Heartbeat
 		return nil, err
 	}
 	answer := &kubepb.HeartbeatResponse{Lease: lease, TtlMilliseconds: renewed.TTL * 1000, ClusterId: renewed.Header.GetClusterId()}
-	if s.cfg.Timeline != nil {
-		answer.Timeline = s.cfg.Timeline()
+	is, err := s.standsBy(stream.Context())
+	if err != nil {
+		return nil, err
 	}
+	answer.Timeline, answer.History, answer.Hold, answer.HoldRevision = s.storeTimeline(), is.history(), s.holdOf(is, node), is.revision
 	if roots := s.trusted(); !bytes.Equal(roots, told) {
 		answer.Authority, told = roots, roots
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/auth"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
@@ -25,6 +26,26 @@ func (s *Service) Dial(id auth.Identity) grpc.ClientConnInterface { return &insi
 type inside struct {
 	service  *Service
 	identity auth.Identity
+}
+
+// Decoded implements objects.Sharer: the object that a message of this service tells,
+// if it is there decoded. Who follows all pods would have each of them twice.
+func (c *inside) Decoded(m *kubepb.Object) api.Object {
+	k, err := api.ByName(m.Kind)
+	if err != nil || m.Encoding != kubepb.Encoding_PROTOBUF {
+		return nil
+	}
+	cache := c.service.cache
+	cache.mu.RLock()
+	e := cache.mu.shelves[k].byKey[k.Key(m.Namespace, m.Name)]
+	cache.mu.RUnlock()
+	if e == nil {
+		return nil
+	}
+	if is, err := e.message(view{encoding: m.Encoding}); err != nil || is != m {
+		return nil // There is another by now, or this is what a node sees of one.
+	}
+	return e.decoded()
 }
 
 // unaryCalls are the methods by their full names.
@@ -44,6 +65,9 @@ var unaryCalls = map[string]func(*Service, context.Context, any) (proto.Message,
 	kubepb.ClusterState_Explain_FullMethodName:      unary((*Service).Explain),
 	kubepb.ClusterState_Sample_FullMethodName:       unary((*Service).Sample),
 	kubepb.ClusterState_Usage_FullMethodName:        unary((*Service).Usage),
+	kubepb.ClusterState_Inventory_FullMethodName:    unary((*Service).Inventory),
+	kubepb.ClusterState_Recovery_FullMethodName:     unary((*Service).Recovery),
+	kubepb.ClusterState_Recover_FullMethodName:      unary((*Service).Recover),
 }
 
 func unary[Q, R any, M interface {
@@ -106,7 +130,17 @@ func (c *inside) NewStream(ctx context.Context, _ *grpc.StreamDesc, method strin
 			return c.service.Watch(&r, localWatch{serverSide{p}})
 		}
 	case kubepb.ClusterState_Heartbeat_FullMethodName:
-		run = func() error { return c.service.Heartbeat(localHeartbeat{serverSide{p}}) }
+		run = func() error {
+			return c.service.Heartbeat(localStream[kubepb.HeartbeatRequest, kubepb.HeartbeatResponse]{serverSide{p}})
+		}
+	case kubepb.ClusterState_Tunnel_FullMethodName:
+		run = func() error {
+			return c.service.Tunnel(localStream[kubepb.TunnelRequest, kubepb.TunnelResponse]{serverSide{p}})
+		}
+	case kubepb.ClusterState_Session_FullMethodName:
+		run = func() error { return c.service.Session(localStream[kubepb.Frame, kubepb.Frame]{serverSide{p}}) }
+	case kubepb.ClusterState_Connect_FullMethodName:
+		run = func() error { return c.service.Connect(localStream[kubepb.Frame, kubepb.Frame]{serverSide{p}}) }
 	default:
 		cancel()
 		return nil, status.Errorf(codes.Unimplemented, "there is no stream %s", method)
@@ -223,12 +257,12 @@ type localWatch struct{ serverSide }
 // Send implements kubepb.ClusterState_WatchServer.
 func (l localWatch) Send(m *kubepb.WatchResponse) error { return l.SendMsg(m) }
 
-// localHeartbeat is a heartbeat of this process.
-type localHeartbeat struct{ serverSide }
+// localStream is a stream of this process in which both sides speak.
+type localStream[Q, R any] struct{ serverSide }
 
-// Send and Recv implement kubepb.ClusterState_HeartbeatServer.
-func (l localHeartbeat) Send(m *kubepb.HeartbeatResponse) error { return l.SendMsg(m) }
-func (l localHeartbeat) Recv() (*kubepb.HeartbeatRequest, error) {
-	m := &kubepb.HeartbeatRequest{}
+// Send and Recv implement grpc.BidiStreamingServer.
+func (l localStream[Q, R]) Send(m *R) error { return l.SendMsg(m) }
+func (l localStream[Q, R]) Recv() (*Q, error) {
+	m := new(Q)
 	return m, l.RecvMsg(m)
 }

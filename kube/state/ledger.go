@@ -34,6 +34,11 @@ func (a *attempt) settle(old, now *corev1.Pod) error {
 	if !was && !is {
 		return nil
 	}
+	if !was {
+		if err := a.mayCharge(now); err != nil {
+			return err
+		}
+	}
 	var less, more api.Resources
 	node := ""
 	if was {
@@ -46,22 +51,27 @@ func (a *attempt) settle(old, now *corev1.Pod) error {
 		return nil
 	}
 	key := LedgerPrefix + node
-	l := &kubepb.Ledger{}
-	if kv := a.read(key); kv != nil {
-		if err := l.UnmarshalVT(kv.Value); err != nil {
-			return fmt.Errorf("ledger of node %s: %w: %w", node, api.ErrEncoding, err)
-		}
+	l, err := a.ledger(node)
+	if err != nil {
+		return err
 	}
 	if was {
 		subtract(l, &less)
 	}
 	if is {
-		if err := a.fits(node, l, &more); err != nil {
-			return err
+		if !a.recovers {
+			if err := a.fits(node, l, &more); err != nil {
+				return err
+			}
 		}
 		add(l, &more)
 	}
-	if proto.Size(l) == 0 { // Names of nodes come and go, and leave nothing behind.
+	return a.putLedger(key, l)
+}
+
+// putLedger writes a ledger. Names of nodes come and go, and leave nothing behind.
+func (a *attempt) putLedger(key string, l *kubepb.Ledger) error {
+	if proto.Size(l) == 0 {
 		a.delete(key)
 		return nil
 	}
@@ -73,9 +83,20 @@ func (a *attempt) settle(old, now *corev1.Pod) error {
 	return nil
 }
 
+// ledger reads that of a node.
+func (a *attempt) ledger(node string) (*kubepb.Ledger, error) {
+	l := &kubepb.Ledger{}
+	if kv := a.read(LedgerPrefix + node); kv != nil {
+		if err := l.UnmarshalVT(kv.Value); err != nil {
+			return nil, fmt.Errorf("ledger of node %s: %w: %w", node, api.ErrEncoding, err)
+		}
+	}
+	return l, nil
+}
+
 // fits reports whether a node has room for more beside what its ledger says.
 func (a *attempt) fits(node string, l *kubepb.Ledger, more *api.Resources) error {
-	o, err := a.shared(api.Node, "", node)
+	o, _, err := a.shared(api.Node, "", node)
 	if err != nil {
 		return err
 	}

@@ -58,13 +58,10 @@ const (
 
 	// selectorBytesMax of a label or field selector.
 	selectorBytesMax = 16 << 10
-
-	// graceMax seconds, a year: more would overflow nothing, and mean nothing.
-	graceMax = 365 * 24 * 3600
 )
 
 const (
-	// heartbeatTTL in seconds is how long a dead node is waited for. A node renews
+	// heartbeatTTL in seconds, unless Config says otherwise, is how long a dead node is waited for. A node renews
 	// every third of it.
 	heartbeatTTL    = 10
 	heartbeatTTLMax = 300
@@ -107,9 +104,20 @@ const (
 	// passOnMax bounds a call of another server.
 	passOnMax = 5 * time.Second
 
+	// connectMax is what another server's node may take longer than the server.
+	connectMax = 5 * time.Second
+
+	// commandWordsMax and commandBytesMax of a command in a container.
+	commandWordsMax = 4096
+	commandBytesMax = 128 << 10
+
 	// samplePodsMax and sampleContainersMax of one sample.
 	samplePodsMax       = 1000
 	sampleContainersMax = 100
+
+	// inventoryPodsMax of one node: more than a kubelet takes. Twice as many are kept: all
+	// may be others before it tells which of them are no more.
+	inventoryPodsMax = 2000
 
 	// Ports of the node that services may have.
 	nodePortMin, nodePortMax = 30000, 32767

@@ -93,13 +93,13 @@ func part(o api.Object, name string) (reflect.Value, bool) {
 	return v, v.IsValid()
 }
 
-// copyPart gives one object the part of another, of the same kind.
-func copyPart(to, from api.Object, name string) {
+// sharePart gives one object the part of another, of the same kind and as private.
+func sharePart(to, from api.Object, name string) {
 	into, ok := part(to, name)
 	if !ok {
 		return
 	}
-	v, _ := part(from.DeepCopyObject().(api.Object), name)
+	v, _ := part(from, name)
 	into.Set(v)
 }
 

@@ -30,12 +30,12 @@ import (
 
 // issuer makes certificates for a test.
 type issuer struct {
-	t    *testing.T
+	t    testing.TB
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
-func newIssuer(t *testing.T) *issuer {
+func newIssuer(t testing.TB) *issuer {
 	i := &issuer{t: t}
 	c := i.issue(pkix.Name{CommonName: "root"})
 	i.cert, i.key = c.Leaf, c.PrivateKey.(*ecdsa.PrivateKey)
@@ -70,7 +70,7 @@ func (i *issuer) issue(subject pkix.Name) tls.Certificate {
 }
 
 // serve has a cluster's service listen, and returns how to connect as somebody.
-func serve(t *testing.T, cluster *kubetest.Cluster) func(certificates ...tls.Certificate) *grpc.ClientConn {
+func serve(t testing.TB, cluster *kubetest.Cluster) func(certificates ...tls.Certificate) *grpc.ClientConn {
 	ca, l := newIssuer(t), listen(t)
 	ca.serve(cluster.Service, l)
 	return func(certificates ...tls.Certificate) *grpc.ClientConn {
@@ -83,9 +83,14 @@ func serve(t *testing.T, cluster *kubetest.Cluster) func(certificates ...tls.Cer
 	}
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return listenAt(t, "127.0.0.1:0")
+}
+
+func listenAt(t testing.TB, address string) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,12 +103,13 @@ func (i *issuer) roots() *x509.CertPool {
 	return roots
 }
 
-func (i *issuer) serve(s *state.Service, l net.Listener) {
+func (i *issuer) serve(s *state.Service, l net.Listener) *grpc.Server {
 	g := state.NewServer(s, credentials.NewTLS(&tls.Config{
 		Certificates: []tls.Certificate{i.issue(pkix.Name{CommonName: "server"})}, ClientCAs: i.roots(), ClientAuth: tls.VerifyClientCertIfGiven,
 	}))
 	go g.Serve(l)
 	i.t.Cleanup(g.Stop)
+	return g
 }
 
 // dial connects as somebody. Certificates without a key are to be issued.

@@ -48,7 +48,7 @@ func (s *Service) get(ctx context.Context, r *kubepb.GetRequest) (*kubepb.Object
 	if e == nil {
 		return nil, missing(k, ns, name)
 	}
-	return e.message(encoding)
+	return e.message(view{encoding: encoding})
 }
 
 func missing(k *api.Kind, namespace, name string) error {
@@ -103,7 +103,7 @@ func (s *Service) list(ctx context.Context, r *kubepb.ListRequest) (*kubepb.List
 	if err := s.authorizePick(ctx, auth.List, p); err != nil {
 		return nil, err
 	}
-	encoding, err := checkEncoding(r.GetEncoding())
+	as, err := viewOf(ctx, p, r.GetEncoding())
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func (s *Service) list(ctx context.Context, r *kubepb.ListRequest) (*kubepb.List
 		return nil, invalid("limit: %d is less than none", r.Limit)
 	}
 	if r.Continue != "" {
-		return s.listRest(ctx, p, r, encoding)
+		return s.listRest(ctx, p, r, as)
 	}
 	if err := s.at(ctx, r.ResourceVersion); err != nil {
 		return nil, err
@@ -127,7 +127,7 @@ func (s *Service) list(ctx context.Context, r *kubepb.ListRequest) (*kubepb.List
 	}
 	answer.Items = make([]*kubepb.Object, 0, len(found))
 	for _, e := range found {
-		m, err := e.message(encoding)
+		m, err := e.message(as)
 		if err != nil {
 			return nil, err
 		}
@@ -170,7 +170,7 @@ func parseContinuation(text string, k *api.Kind) (continuation, error) {
 var errBadContinue = invalid("continue: it is not from the answer to a list of this kind")
 
 // listRest answers the parts of a list after the first, from the store.
-func (s *Service) listRest(ctx context.Context, p *pick, r *kubepb.ListRequest, encoding kubepb.Encoding) (*kubepb.ListResponse, error) {
+func (s *Service) listRest(ctx context.Context, p *pick, r *kubepb.ListRequest, as view) (*kubepb.ListResponse, error) {
 	c, err := parseContinuation(r.Continue, p.kind)
 	if err != nil {
 		return nil, err
@@ -193,7 +193,7 @@ func (s *Service) listRest(ctx context.Context, p *pick, r *kubepb.ListRequest, 
 				answer.Continue = continuation{c.revision, keyOf(p.kind, answer.Items[len(answer.Items)-1]), answer.Remaining}.String()
 				return answer, nil
 			}
-			if answer.Items, err = appendPicked(answer.Items, p, kv, encoding); err != nil {
+			if answer.Items, err = appendPicked(answer.Items, p, kv, as); err != nil {
 				return nil, err
 			}
 		}
@@ -206,12 +206,12 @@ func (s *Service) listRest(ctx context.Context, p *pick, r *kubepb.ListRequest, 
 
 func keyOf(k *api.Kind, m *kubepb.Object) string { return k.Key(m.Namespace, m.Name) }
 
-func appendPicked(items []*kubepb.Object, p *pick, kv *mvccpb.KeyValue, encoding kubepb.Encoding) ([]*kubepb.Object, error) {
-	e, err := newEntry(p.kind, kv)
+func appendPicked(items []*kubepb.Object, p *pick, kv *mvccpb.KeyValue, as view) ([]*kubepb.Object, error) {
+	e, err := newEntry(p.kind, kv, nil)
 	if err != nil || !p.matches(e) {
 		return items, nil // As in the cache: one that cannot be read is left out.
 	}
-	m, err := e.message(encoding)
+	m, err := e.message(as)
 	if err != nil {
 		return nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/holdfast-db/holdfast/client"
+	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/auth"
 	"github.com/holdfast-db/holdfast/kube/objects"
@@ -181,8 +182,19 @@ func TestAPodGetsThePriorityOfItsClass(t *testing.T) {
 func TestAnEvictionSpendsTheBudgetInTheSameWrite(t *testing.T) {
 	_, c := admin(t)
 	create(t, c, nodeOf("n1", "4"))
-	for _, name := range []string{"a", "b"} {
+	for _, name := range []string{"a", "b", "broken"} {
 		if err := bind(t, c, create(t, c, podOf(name, "1")), "n1"); err != nil {
+			t.Fatal(err)
+		}
+		p, err := objects.Get[*corev1.Pod](t.Context(), c, "default", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Status.Phase = corev1.PodRunning
+		if name != "broken" {
+			p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+		}
+		if _, err := objects.UpdateStatus(t.Context(), c, p); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -199,7 +211,8 @@ func TestAnEvictionSpendsTheBudgetInTheSameWrite(t *testing.T) {
 		t.Errorf("before the controllers have counted: %v", err)
 	}
 	budget.Status = policyv1.PodDisruptionBudgetStatus{ObservedGeneration: 1, DisruptionsAllowed: 1, CurrentHealthy: 2, DesiredHealthy: 1, ExpectedPods: 2}
-	if _, err := objects.UpdateStatus(t.Context(), c, budget); err != nil {
+	budget, err := objects.UpdateStatus(t.Context(), c, budget)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := evict("a"); err != nil {
@@ -207,6 +220,24 @@ func TestAnEvictionSpendsTheBudgetInTheSameWrite(t *testing.T) {
 	}
 	if err := evict("b"); !errors.Is(err, objects.ErrFull) {
 		t.Errorf("a second: %v", err)
+	}
+	tell := func(healthy int32) {
+		t.Helper()
+		if budget, err = objects.Get[*policyv1.PodDisruptionBudget](t.Context(), c, "default", "web"); err != nil {
+			t.Fatal(err)
+		}
+		budget.Status.DisruptionsAllowed, budget.Status.CurrentHealthy = 0, healthy
+		if budget, err = objects.UpdateStatus(t.Context(), c, budget); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell(0)
+	if err := evict("broken"); !errors.Is(err, objects.ErrFull) {
+		t.Errorf("one that is not ready, while too few are: %v", err)
+	}
+	tell(1)
+	if err := evict("broken"); err != nil {
+		t.Errorf("one that is not ready, without which the budget holds: %v", err)
 	}
 	if p, err := objects.Get[*corev1.Pod](t.Context(), c, "default", "a"); err != nil || p.DeletionTimestamp == nil {
 		t.Errorf("%+v, %v", p, err)
@@ -289,20 +320,46 @@ func TestTheAuditFindsALedgerThatSomebodyWrote(t *testing.T) {
 	}
 }
 
-func TestScaleSaysWhatThereWasBefore(t *testing.T) {
-	_, c := admin(t)
+// createWeb creates a Deployment of one copy.
+func createWeb(t *testing.T, c *objects.Client) {
+	t.Helper()
 	d := &appsv1.Deployment{}
 	d.Namespace, d.Name = "default", "web"
 	d.Spec.Selector = &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
 	d.Spec.Template.Labels = d.Spec.Selector.MatchLabels
 	d.Spec.Template.Spec = podOf("", "1").Spec
 	create(t, c, d)
+}
+
+func TestScaleSaysWhatThereWasBefore(t *testing.T) {
+	_, c := admin(t)
+	createWeb(t, c)
 	r, err := c.Scale(t.Context(), &kubepb.ScaleRequest{Object: &kubepb.Ref{Kind: "Deployment", Namespace: "default", Name: "web"}, Replicas: 5})
 	if err != nil || r.Before != 1 {
 		t.Fatalf("%v, %v", r, err)
 	}
-	if d, err = objects.Get[*appsv1.Deployment](t.Context(), c, "default", "web"); err != nil || *d.Spec.Replicas != 5 || d.Generation != 2 {
+	if d, err := objects.Get[*appsv1.Deployment](t.Context(), c, "default", "web"); err != nil || *d.Spec.Replicas != 5 || d.Generation != 2 {
 		t.Errorf("%+v, %v", d, err)
+	}
+}
+
+// However many write one object at once, each has its turn.
+func TestWritesOfOneObjectStandInLine(t *testing.T) {
+	_, c := admin(t)
+	createWeb(t, c)
+	const writers = 400
+	g := task.New(t.Context())
+	for i := range writers {
+		g.Go("writer", func(ctx context.Context) error {
+			_, err := c.Scale(ctx, &kubepb.ScaleRequest{Object: &kubepb.Ref{Kind: "Deployment", Namespace: "default", Name: "web"}, Replicas: int32(i + 2)})
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+	if d, err := objects.Get[*appsv1.Deployment](t.Context(), c, "default", "web"); err != nil || d.Generation != 1+writers {
+		t.Errorf("generation %d, %v", d.Generation, err)
 	}
 }
 

@@ -30,8 +30,9 @@ func (s *Service) scale(ctx context.Context, r *kubepb.ScaleRequest) (*kubepb.Sc
 	var before int32
 	c := &changing{kind: k, namespace: r.Object.Namespace, name: r.Object.Name, verb: auth.Scale, preconditions: r.Preconditions}
 	c.change = func(old api.Object) (api.Object, error) {
+		scaled := old.DeepCopyObject().(api.Object)
 		var replicas **int32
-		switch o := old.(type) {
+		switch o := scaled.(type) {
 		case *appsv1.Deployment:
 			replicas = &o.Spec.Replicas
 		case *appsv1.ReplicaSet:
@@ -42,7 +43,7 @@ func (s *Service) scale(ctx context.Context, r *kubepb.ScaleRequest) (*kubepb.Sc
 			before = **replicas
 		}
 		*replicas = &r.Replicas
-		return old, nil
+		return scaled, nil
 	}
 	answer, err := s.change(ctx, c, false, kubepb.Encoding_PROTOBUF)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/holdfast-db/holdfast/client"
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/task"
+	"github.com/holdfast-db/holdfast/kube/tunnel"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
@@ -57,19 +58,29 @@ type Config struct {
 	Address string
 	Peer    func(address string) (*grpc.ClientConn, error)
 
+	// HeartbeatTTL is the lease of a node that asks for none in particular, in seconds.
+	// Default 10.
+	HeartbeatTTL int64
+
 	// Timeline tells the store's timeline, which is another after a restore. Nil:
 	// it is not known, and answers say 0.
 	Timeline func() uint64
 
 	// ServiceRange is where the addresses of services come from.
-	// Default 10.96.0.0/16.
+	// Default: DefaultServiceRange.
 	ServiceRange netip.Prefix
 
 	// PodRange is cut into one subnet of SubnetBits for each node.
-	// Default 10.128.0.0/11, and 24: 8,192 nodes of 254 addresses.
+	// Default: DefaultPodRange, and 24: 256 nodes of 254 addresses.
 	PodRange   netip.Prefix
 	SubnetBits int
 }
+
+// Ranges that other networks seldom use.
+const (
+	DefaultServiceRange = "10.96.0.0/16"
+	DefaultPodRange     = "10.244.0.0/16"
+)
 
 func (c *Config) setDefaults() error {
 	var wrong []error
@@ -86,10 +97,13 @@ func (c *Config) setDefaults() error {
 		c.Random = rand.Reader
 	}
 	if !c.ServiceRange.IsValid() {
-		c.ServiceRange = netip.MustParsePrefix("10.96.0.0/16")
+		c.ServiceRange = netip.MustParsePrefix(DefaultServiceRange)
 	}
 	if !c.PodRange.IsValid() {
-		c.PodRange = netip.MustParsePrefix("10.128.0.0/11")
+		c.PodRange = netip.MustParsePrefix(DefaultPodRange)
+	}
+	if c.HeartbeatTTL == 0 {
+		c.HeartbeatTTL = heartbeatTTL
 	}
 	if c.SubnetBits == 0 {
 		c.SubnetBits = 24
@@ -114,8 +128,12 @@ type Service struct {
 	cache *cache
 	tasks *task.Group
 
+	makings makings
+	lines   lines
+
 	barrier barrier
 
+	timeline   timeline
 	renewer    *client.Renewer // Of the leases of nodes.
 	turns      turns
 	events     eventLease
@@ -125,6 +143,7 @@ type Service struct {
 	samples    samples
 	roots      roots
 	peers      peers
+	tunnels    *tunnel.Hub
 
 	random struct {
 		sync.Mutex
@@ -144,22 +163,35 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, store: cfg.Store, log: cfg.Logger, clock: cfg.Clock, cache: newCache(), tasks: task.New(context.Background())}
 	s.random.from = cfg.Random
+	s.makings.forget()
 	s.renewer = cfg.Store.NewRenewer(renewalStreams)
 	s.eventRates = newRates(cfg.Clock, eventsPerSecond, eventsBurst, eventSourcesMax)
 	s.partRates = newRates(cfg.Clock, partEventsPerSecond, partEventsBurst, 2)
 	s.bootstraps = newRates(cfg.Clock, bootstrapsPerSecond, bootstrapsBurst, 1)
+	s.tunnels = tunnel.NewHub(tunnel.HubConfig{Logger: cfg.Logger, Clock: cfg.Clock, Random: rand.Reader}) // Secrets: never those of a test.
 	s.tasks.Go("cluster state cache", s.follow)
 	s.tasks.Go("first steps", s.begin)
 	return s, nil
 }
 
-// Ready returns once the cache is filled.
-func (s *Service) Ready(ctx context.Context) error { return s.cache.wait(ctx, s.clock, 1, func() {}) }
+// Ready returns once the cache is filled, and it is known whether the store was
+// restored.
+func (s *Service) Ready(ctx context.Context) error {
+	if err := s.filled(ctx); err != nil {
+		return err
+	}
+	_, err := s.standsBy(ctx)
+	return err
+}
 
-// Close ends watches and waits for what runs in the background. The store's client
+func (s *Service) filled(ctx context.Context) error {
+	return s.cache.wait(ctx, s.clock, 1, func() {})
+}
+
+// Close ends watches and tunnels, and waits for what runs in the background. The store's client
 // stays open.
 func (s *Service) Close() error {
 	s.tasks.Stop()
 	s.cache.close()
-	return errors.Join(s.tasks.Wait(), s.peers.close())
+	return errors.Join(s.tunnels.Close(), s.tasks.Wait(), s.peers.close())
 }

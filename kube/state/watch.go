@@ -21,11 +21,11 @@ func (s *Service) Watch(r *kubepb.WatchRequest, stream kubepb.ClusterState_Watch
 // watching is one call of Watch.
 type watching struct {
 	*watcher
-	service  *Service
-	stream   kubepb.ClusterState_WatchServer
-	request  *auth.Request
-	encoding kubepb.Encoding
-	out      outgoing
+	service *Service
+	stream  kubepb.ClusterState_WatchServer
+	request *auth.Request
+	as      view
+	out     outgoing
 }
 
 func (s *Service) watch(r *kubepb.WatchRequest, stream kubepb.ClusterState_WatchServer) error {
@@ -34,7 +34,7 @@ func (s *Service) watch(r *kubepb.WatchRequest, stream kubepb.ClusterState_Watch
 	if err != nil {
 		return err
 	}
-	encoding, err := checkEncoding(r.GetEncoding())
+	as, err := viewOf(ctx, p, r.GetEncoding())
 	if err != nil {
 		return err
 	}
@@ -46,9 +46,13 @@ func (s *Service) watch(r *kubepb.WatchRequest, stream kubepb.ClusterState_Watch
 		return err
 	}
 	w := &watching{
-		watcher: &watcher{pick: p, wake: make(chan struct{}, 1)}, service: s, stream: stream, request: p.request(id, auth.Watch), encoding: encoding,
+		watcher: &watcher{pick: p, wake: make(chan struct{}, 1)}, service: s, stream: stream, request: p.request(id, auth.Watch), as: as,
 	}
 	if err := s.authorize(w.request); err != nil {
+		return err
+	}
+	is, err := s.standsBy(ctx)
+	if err != nil {
 		return err
 	}
 	listed, revision, err := s.cache.join(w.watcher, r.ResourceVersion)
@@ -56,6 +60,11 @@ func (s *Service) watch(r *kubepb.WatchRequest, stream kubepb.ClusterState_Watch
 		return err
 	}
 	defer s.cache.leave(w.watcher)
+	if is.history() != 0 { // Before anything else: what follows may be older than what the watcher knows.
+		if err := stream.Send(&kubepb.WatchResponse{History: is.history()}); err != nil {
+			return err
+		}
+	}
 	if r.ResourceVersion == 0 {
 		if err := w.sendList(listed, revision); err != nil {
 			return err
@@ -174,6 +183,8 @@ func (w *watching) mayEnd() bool {
 func (w *watching) tell(e *event) error {
 	before, after := w.pick.matches(e.old), w.pick.matches(e.new)
 	switch {
+	case before && after && w.as.reduced && sameReduced(e.old, e.new):
+		return nil
 	case before && after:
 		return w.send(kubepb.WatchEvent_MODIFIED, e.new)
 	case after:
@@ -190,9 +201,15 @@ func (w *watching) tell(e *event) error {
 // outgoing is what the next message will hold: in wire form for streams of the
 // network, as shared messages for those of this process.
 type outgoing struct {
-	count int
-	wire  []byte
+	wire  []wireEvent
+	size  int // Of the message in wire form.
 	local []*kubepb.WatchEvent
+}
+
+// wireEvent is an event whose object is encoded already, once for all who watch.
+type wireEvent struct {
+	kind   kubepb.WatchEvent_Type
+	object []byte
 }
 
 // Field numbers of WatchResponse and WatchEvent.
@@ -202,60 +219,83 @@ const (
 	eventObject    = 2
 )
 
+// inner is the size of an event, all of it what it takes in a message.
+func (e *wireEvent) inner() int {
+	return protowire.SizeTag(eventType) + protowire.SizeVarint(uint64(e.kind)) + protowire.SizeTag(eventObject) + protowire.SizeBytes(len(e.object))
+}
+
+func (e *wireEvent) all() int {
+	return protowire.SizeTag(responseEvents) + protowire.SizeBytes(e.inner())
+}
+
+// ReadySize and EncodeReady implement codec.Ready.
+func (o *outgoing) ReadySize() int { return o.size }
+func (o *outgoing) EncodeReady(to *codec.Encoder) {
+	for i := range o.wire {
+		e := &o.wire[i]
+		object := protowire.SizeTag(eventObject) + protowire.SizeBytes(len(e.object))
+		b := to.Reserve(e.all() - object)[:0]
+		b = protowire.AppendTag(b, responseEvents, protowire.BytesType)
+		b = protowire.AppendVarint(b, uint64(e.inner()))
+		b = protowire.AppendTag(b, eventType, protowire.VarintType)
+		protowire.AppendVarint(b, uint64(e.kind))
+		to.Message(eventObject, e.object)
+	}
+}
+
 func (w *watching) send(t kubepb.WatchEvent_Type, e *entry) error {
 	if _, ok := w.stream.(localWatch); ok {
-		m, err := e.message(w.encoding)
+		m, err := e.message(w.as)
 		if err != nil {
 			return err
 		}
-		w.out.local = append(w.out.local, &kubepb.WatchEvent{Type: t, Object: m})
-		return w.added()
+		return w.addLocal(&kubepb.WatchEvent{Type: t, Object: m})
 	}
-	object, err := e.wire(w.encoding)
+	object, err := e.wire(w.as)
 	if err != nil {
 		return err
 	}
-	size := 1 + protowire.SizeVarint(uint64(t)) + 1 + protowire.SizeBytes(len(object))
-	b := protowire.AppendTag(w.out.wire, responseEvents, protowire.BytesType)
-	b = protowire.AppendVarint(b, uint64(size))
-	b = protowire.AppendTag(b, eventType, protowire.VarintType)
-	b = protowire.AppendVarint(b, uint64(t))
-	b = protowire.AppendTag(b, eventObject, protowire.BytesType)
-	w.out.wire = protowire.AppendBytes(b, object)
-	return w.added()
+	return w.addWire(wireEvent{t, object})
 }
 
 // mark sends an event that tells a revision.
 func (w *watching) mark(t kubepb.WatchEvent_Type, revision int64) error {
-	e := &kubepb.WatchEvent{Type: t, Object: &kubepb.Object{Kind: w.pick.kind.Name, ApiVersion: w.pick.kind.APIVersion, ResourceVersion: revision}}
+	m := &kubepb.Object{Kind: w.pick.kind.Name, ApiVersion: w.pick.kind.APIVersion, ResourceVersion: revision}
 	if _, ok := w.stream.(localWatch); ok {
-		w.out.local = append(w.out.local, e)
-		return w.added()
+		return w.addLocal(&kubepb.WatchEvent{Type: t, Object: m})
 	}
-	b, err := e.MarshalVT()
+	object, err := m.MarshalVT()
 	if err != nil {
 		return err
 	}
-	w.out.wire = protowire.AppendBytes(protowire.AppendTag(w.out.wire, responseEvents, protowire.BytesType), b)
-	return w.added()
+	return w.addWire(wireEvent{t, object})
 }
 
-func (w *watching) added() error {
-	w.out.count++
-	if w.out.count >= watchBatchEvents || len(w.out.wire) >= watchBatchBytes {
+func (w *watching) addLocal(e *kubepb.WatchEvent) error {
+	w.out.local = append(w.out.local, e)
+	if len(w.out.local) >= watchBatchEvents {
+		return w.flush()
+	}
+	return nil
+}
+
+func (w *watching) addWire(e wireEvent) error {
+	w.out.wire = append(w.out.wire, e)
+	w.out.size += e.all()
+	if len(w.out.wire) >= watchBatchEvents || w.out.size >= watchBatchBytes {
 		return w.flush()
 	}
 	return nil
 }
 
 func (w *watching) flush() error {
-	if w.out.count == 0 {
-		return nil
-	}
 	out := w.out
 	w.out = outgoing{}
-	if out.local != nil {
+	switch {
+	case len(out.local) > 0:
 		return w.stream.Send(&kubepb.WatchResponse{Events: out.local})
+	case len(out.wire) > 0:
+		return w.stream.SendMsg(&out)
 	}
-	return w.stream.SendMsg(codec.Encoded(out.wire))
+	return nil
 }

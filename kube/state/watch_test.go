@@ -6,11 +6,16 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/auth"
 	"github.com/holdfast-db/holdfast/kube/kubetest"
@@ -101,5 +106,111 @@ func TestABookmarkTellsAnIdleWatchHowFarItIs(t *testing.T) {
 				return
 			}
 		}
+	}
+}
+
+// What one follower of this process has, the next one gets: pods are many.
+func TestFollowersOfAProcessShareWhatIsDecoded(t *testing.T) {
+	cluster, c := admin(t)
+	create(t, c, podOf("a", "1"))
+	follow := func(id auth.Identity) *corev1.Pod {
+		i := objects.NewInformer[*corev1.Pod](cluster.Client(id), objects.ListOptions{}, hclog.NewNullLogger())
+		g := task.New(t.Context())
+		g.Go("informer", i.Run)
+		t.Cleanup(func() { g.Stop() })
+		if err := i.Synced(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		pod, ok := i.Get("default", "a")
+		if !ok {
+			t.Fatal("the pod is not there")
+		}
+		return pod
+	}
+	first, second := follow(auth.Scheduler()), follow(auth.Controllers())
+	if first != second {
+		t.Error("the pod is there twice")
+	}
+	mine, err := objects.Get[*corev1.Pod](t.Context(), c, "default", "a")
+	if err != nil || mine == first || !equality.Semantic.DeepEqual(mine, first) {
+		t.Errorf("%v: who asks for one gets its own: %p, beside %p", err, mine, first)
+	}
+}
+
+// What a write has made is followed without being decoded, and is what decoding makes.
+func TestFollowersSeeWhatIsStored(t *testing.T) {
+	cluster, c := admin(t)
+	create(t, c, nodeOf("n", "4"))
+	seen := make(chan *corev1.Pod, 8)
+	i := objects.NewInformer[*corev1.Pod](cluster.Client(auth.Scheduler()), objects.ListOptions{}, hclog.NewNullLogger())
+	i.OnChange(func(_, now *corev1.Pod) { seen <- now })
+	g := task.New(t.Context())
+	g.Go("informer", i.Run)
+	t.Cleanup(func() { g.Stop() })
+	if err := i.Synced(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	same := func(after string) *corev1.Pod {
+		t.Helper()
+		stored, err := objects.Get[*corev1.Pod](t.Context(), c, "default", "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var told *corev1.Pod
+		for told == nil || told.ResourceVersion != stored.ResourceVersion {
+			told = <-seen
+		}
+		want, err := api.EncodeJSON(stored)
+		got, err2 := api.EncodeJSON(told.DeepCopy())
+		if err != nil || err2 != nil || !bytes.Equal(got, want) || !equality.Semantic.DeepEqual(told, stored) {
+			t.Errorf("after %s, %v, %v:\ntold   %s\nstored %s", after, err, err2, got, want)
+		}
+		return stored
+	}
+	p := podOf("a", "1000m")
+	size := resource.MustParse("1536Mi")
+	p.Annotations, p.Spec.NodeSelector = map[string]string{}, map[string]string{}
+	p.Spec.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &size}}}}
+	p.Spec.Containers[0].Resources.Requests[corev1.ResourceMemory] = resource.MustParse("0.5Gi")
+	create(t, c, p)
+	p = same("its creation")
+	if err := bind(t, c, p, "n"); err != nil {
+		t.Fatal(err)
+	}
+	p = same("its bind")
+	now := metav1.NewTime(time.Unix(1e9, 123456789))
+	p.Status.Phase, p.Status.StartTime, p.Status.PodIPs = corev1.PodRunning, &now, []corev1.PodIP{}
+	if _, err := objects.UpdateStatus(t.Context(), c, p); err != nil {
+		t.Fatal(err)
+	}
+	p = same("a status")
+	p.Labels["more"] = "yes"
+	if _, err := objects.Update(t.Context(), c, p); err != nil {
+		t.Fatal(err)
+	}
+	same("an update")
+	if err := objects.Delete[*corev1.Pod](t.Context(), c, "default", "a"); err != nil {
+		t.Fatal(err)
+	}
+	same("the beginning of its end")
+}
+
+// A node in this process sees of others what a node elsewhere sees, not what is decoded.
+func TestANodeInTheProcessSeesAReducedNode(t *testing.T) {
+	cluster, c := admin(t)
+	other := &corev1.Node{}
+	other.Name, other.Labels = "other", map[string]string{"secret": "label"}
+	if _, err := objects.Create(t.Context(), c, other); err != nil {
+		t.Fatal(err)
+	}
+	i := objects.NewInformer[*corev1.Node](cluster.Client(auth.Node("mine")), objects.ListOptions{}, hclog.NewNullLogger())
+	g := task.New(t.Context())
+	g.Go("informer", i.Run)
+	t.Cleanup(func() { g.Stop() })
+	if err := i.Synced(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if seen, ok := i.Get("", "other"); !ok || len(seen.Labels) != 0 {
+		t.Errorf("it sees %v, %t", seen, ok)
 	}
 }

@@ -38,15 +38,34 @@ func (s *Service) create(ctx context.Context, r *kubepb.CreateRequest) (*kubepb.
 	if err != nil {
 		return nil, err
 	}
-	var made api.Object
+	in := &incoming{message: r.Object, object: asked}
 	revision, a, err := s.write(ctx, r.Preconditions, r.DryRun, func(a *attempt) error {
-		made = asked.DeepCopyObject().(api.Object)
+		made, err := in.take()
+		if err != nil {
+			return err
+		}
 		return a.create(ctx, k, made)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return respond(k, made, revision, r.Object.Encoding, a)
+	return respond(k, in.object, revision, r.Object.Encoding, a)
+}
+
+// incoming is an object that was received. A try writes to it: the next one has it
+// decoded anew.
+type incoming struct {
+	message *kubepb.Object
+	object  api.Object
+	taken   bool
+}
+
+func (in *incoming) take() (_ api.Object, err error) {
+	if in.taken {
+		_, in.object, _, err = received(in.message)
+	}
+	in.taken = true
+	return in.object, err
 }
 
 // create decides a creation.
@@ -62,7 +81,7 @@ func (a *attempt) create(ctx context.Context, k *api.Kind, o api.Object) error {
 		return err
 	}
 	if k.HasStatus && k != api.Node {
-		copyPart(o, k.New(), "Status")
+		sharePart(o, k.New(), "Status")
 	}
 	api.Default(o)
 	err := a.authorize(&auth.Request{Verb: auth.Create, Kind: k, Namespace: o.GetNamespace(), Name: o.GetName(), New: o})
@@ -96,7 +115,7 @@ func (a *attempt) inNamespace(k *api.Kind, namespace string) error {
 	if !k.Namespaced {
 		return nil
 	}
-	o, err := a.shared(api.Namespace, "", namespace)
+	o, _, err := a.shared(api.Namespace, "", namespace)
 	if err != nil {
 		return err
 	}
@@ -117,7 +136,7 @@ func (a *attempt) authorize(r *auth.Request) error {
 
 // respond is the answer to a write. Revision 0: nothing was written.
 func respond(k *api.Kind, o api.Object, revision int64, encoding kubepb.Encoding, a *attempt) (*kubepb.WriteResponse, error) {
-	stored, err := api.Encode(o)
+	stored, err := a.encoded(k, o)
 	if err != nil {
 		return nil, err
 	}
@@ -157,7 +176,8 @@ func (s *Service) update(ctx context.Context, r *kubepb.UpdateRequest, verb auth
 	if uid := string(asked.GetUID()); uid != "" {
 		c.uid = uid
 	}
-	c.change = func(api.Object) (api.Object, error) { return asked.DeepCopyObject().(api.Object), nil }
+	in := &incoming{message: r.Object, object: asked}
+	c.change = func(api.Object) (api.Object, error) { return in.take() }
 	return s.change(ctx, c, r.DryRun, r.Object.Encoding)
 }
 
@@ -169,7 +189,7 @@ type changing struct {
 	version         int64     // That the object must have. 0: any.
 	uid             string
 	preconditions   *kubepb.Preconditions
-	change          func(old api.Object) (api.Object, error) // May change what it is given.
+	change          func(old api.Object) (api.Object, error) // Old is shared.
 
 	made api.Object
 }
@@ -195,21 +215,16 @@ func (a *attempt) change(ctx context.Context, c *changing) error {
 		c.made = o
 		return a.remove(c.kind, old)
 	}
-	lease, err := a.admitChange(ctx, old, o)
+	lease, err := a.admitChange(ctx, old, o, c.verb)
 	if err != nil {
 		return err
 	}
 	if c.verb != auth.Status && !samePart(o, old, "Spec") {
 		o.SetGeneration(old.GetGeneration() + 1)
 	}
-	if err := allInvalid(api.Validate(o)); err != nil {
+	if err := validate(o, old, c.verb); err != nil {
 		return err
 	}
-	o.SetResourceVersion(old.GetResourceVersion()) // It is one change after the other.
-	if err := allInvalid(api.ValidateUpdate(o, old)); err != nil {
-		return err
-	}
-	o.SetResourceVersion("")
 	if c.verb == auth.Update {
 		a.warnings = api.Warnings(o)
 	}
@@ -228,13 +243,24 @@ func (a *attempt) change(ctx context.Context, c *changing) error {
 		o.SetResourceVersion(api.FormatVersion(kv.ModRevision))
 		return nil // It is so already: no revision says that it is so again.
 	}
-	return a.put(c.kind, o, lease)
+	return a.putEncoded(c.kind, o, b, lease)
+}
+
+// validate checks what an object shall become. A change of its status leaves the rest
+// as it was.
+func validate(o, old api.Object, verb auth.Verb) error {
+	if err := allInvalid(api.Validate(o)); err != nil || verb == auth.Status {
+		return err
+	}
+	o.SetResourceVersion(old.GetResourceVersion()) // It is one change after the other.
+	defer o.SetResourceVersion("")
+	return allInvalid(api.ValidateUpdate(o, old))
 }
 
 // changed reads the object, and returns it with what it shall become.
 func (a *attempt) changed(c *changing) (old, o api.Object, err error) {
 	k := c.kind
-	old, revision, err := a.object(k, c.namespace, c.name)
+	old, revision, err := a.shared(k, c.namespace, c.name)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -243,18 +269,18 @@ func (a *attempt) changed(c *changing) (old, o api.Object, err error) {
 		return nil, nil, a.absent(request)
 	}
 	what := k.Name + " " + full(c.namespace, c.name)
-	o, err = c.change(old.DeepCopyObject().(api.Object))
+	o, err = c.change(old)
 	if err != nil {
 		return nil, nil, err
 	}
 	if c.verb == auth.Status {
 		next := old.DeepCopyObject().(api.Object)
-		copyPart(next, o, "Status")
+		sharePart(next, o, "Status")
 		o = next
 	} else {
 		carry(o, old)
 		if k.HasStatus {
-			copyPart(o, old, "Status")
+			sharePart(o, old.DeepCopyObject().(api.Object), "Status")
 		}
 		api.Default(o)
 		if err := keepFinalizers(o, old); err != nil {
@@ -356,7 +382,7 @@ func (s *Service) patch(ctx context.Context, r *kubepb.PatchRequest) (*kubepb.Wr
 }
 
 func patched(k *api.Kind, old api.Object, r *kubepb.PatchRequest) (api.Object, error) {
-	current, err := api.EncodeJSON(old)
+	current, err := api.EncodeJSON(old.DeepCopyObject().(api.Object))
 	if err != nil {
 		return nil, err
 	}

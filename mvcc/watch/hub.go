@@ -469,11 +469,21 @@ func (h *Hub) closeStream(s *Stream, err error) {
 	s.mu.err = err
 	delete(h.mu.streams, s)
 	for _, w := range s.mu.watchers { //tidy:ordered all of them
-		h.dropLocked(w)
+		index := h.mu.live
+		if w.state == behind {
+			index = h.mu.behind
+			h.removeLateLocked(w)
+		}
+		if w.group != nil { // Else it went with another of the same keys.
+			index.removeStream(w.group, s)
+		}
+		w.state = done
 	}
+	h.mu.count -= len(s.mu.watchers)
 	clear(s.mu.watchers)
-	s.mu.queue, s.mu.head, s.mu.bytes = nil, 0, 0
+	s.mu.queue, s.mu.head, s.mu.bytes, s.mu.answers = nil, 0, 0, 0
 	s.wakeLocked()
+	s.freeLocked()
 }
 
 func (h *Hub) kickCatchUp() {

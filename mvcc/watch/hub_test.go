@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -342,4 +343,129 @@ func TestManyReadersAtOnceGetEverything(t *testing.T) {
 		}
 	}
 	readers.Wait()
+}
+
+func TestAMarkThatWaitsDoesNotAnswerForALaterOne(t *testing.T) {
+	w := newWorld(t, 0)
+	s := w.hub.NewStream()
+	mustWatch(t, s, Request{Key: []byte("a")})
+	expect(t, s, "0: created at 1")
+	w.apply([]op{put("b", "2")})
+	s.Progress(AllWatchers)
+	w.settled()
+	w.apply([]op{put("b", "3")})
+	s.Progress(AllWatchers)
+	w.settled()
+	s.Progress(AllWatchers) // Nothing new: the one that waits says it.
+	w.apply([]op{put("a", "4")})
+	expect(t, s, "-1: progress 2", "-1: progress 3", "0: PUT a@4=4, through 4")
+	s.Progress(AllWatchers)
+	expect(t, s, "-1: progress 4")
+}
+
+// settled waits until the pump is through and what was asked of it is in the queues.
+func (w *world) settled() {
+	for done := false; !done; {
+		w.hub.mu.Lock()
+		done = len(w.hub.mu.wanted) == 0 && w.hub.mu.pushed == w.head
+		w.hub.mu.Unlock()
+		runtime.Gosched()
+	}
+}
+
+func TestWhoDoesNotReadIsNotAskedFurther(t *testing.T) {
+	w := newWorld(t, 0)
+	s := w.hub.NewStream()
+	mustWatch(t, s, Request{Key: []byte("a")})
+	for range AnswersMax - 1 {
+		s.Refuse(errors.New("why"))
+	}
+	w.apply([]op{put("a", "2")})
+	w.settled()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := s.Room(ended); !errors.Is(err, context.Canceled) {
+		t.Fatalf("%d answers wait, and there is room: %v", AnswersMax, err)
+	}
+	waited := make(chan error)
+	wait := func() { waited <- s.Room(t.Context()) }
+	go wait()
+	next(t, s)
+	if err := <-waited; err != nil {
+		t.Fatal(err)
+	}
+	s.Refuse(errors.New("why"))
+	go wait()
+	s.Close()
+	if err := <-waited; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAnAnswerIsBoundedWithPreviousValuesToo has deletions, small by themselves, carry
+// what was there before.
+func TestAnAnswerIsBoundedWithPreviousValuesToo(t *testing.T) {
+	w := newWorld(t, 0)
+	large := string(make([]byte, windowBytesMax*2/5))
+	var puts []op
+	for i := range 9 {
+		puts = append(puts, put(fmt.Sprint(i), large))
+	}
+	w.apply(puts)
+	gone := func(keys ...string) (ops []op) {
+		for _, key := range keys {
+			ops = append(ops, op{key: key})
+		}
+		return ops
+	}
+	w.apply(gone("0"), gone("1"), gone("2", "3", "4"), gone("5"), gone("6"), gone("7"))
+	w.apply(gone("8"))
+	all := Request{Key: []byte{0}, End: []byte{0}, PrevKV: true}
+	live, late := w.hub.NewStream(), w.hub.NewStream()
+	mustWatch(t, live, all)
+	w.apply([]op{put("end", "x")})
+	all.Start = 3
+	mustWatch(t, late, all)
+	next(t, late)
+	want := []ident.Revision{4, 5, 7, 10}
+	for _, through := range want {
+		b, err := late.Next(t.Context())
+		if err != nil || b.Kind != Events || b.Revision != through {
+			t.Fatalf("%+v, %v, want everything through %d", b.Revision, err, through)
+		}
+		size := 0
+		for _, e := range b.Events {
+			size += len(e)
+		}
+		if size > windowBytesMax && len(b.Events) != 3 {
+			t.Errorf("%d bytes in %d events", size, len(b.Events))
+		}
+	}
+	expect(t, live, "0: created at 9", "0: PUT end@10=x, through 10")
+}
+
+// TestManyWatchersOfTheSameKeysComeAndGo looks at what is allocated for them: were the
+// list of all copied with each, it would be gigabytes, while the hub stands still.
+func TestManyWatchersOfTheSameKeysComeAndGo(t *testing.T) {
+	const watchers, bytesMax = 16000, 4096
+	w := newWorld(t, 0)
+	stays := w.hub.NewStream()
+	mustWatch(t, stays, Request{Key: []byte("a"), End: []byte("b")})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	s := w.hub.NewStream()
+	for range watchers {
+		mustWatch(t, s, Request{Key: []byte("a"), End: []byte("b")})
+	}
+	mustWatch(t, s, Request{Key: []byte("a"), Start: 1})
+	s.Close()
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / watchers; each > bytesMax {
+		t.Errorf("%d bytes were allocated for each watcher", each)
+	}
+	if st := w.hub.Stats(); st.Watchers != 1 || st.Streams != 1 || st.Slow != 0 {
+		t.Errorf("%+v", st)
+	}
+	w.apply([]op{put("a", "2")})
+	expect(t, stays, "0: created at 1", "0: PUT a@2=2, through 2")
 }

@@ -33,7 +33,7 @@ type spanKey struct {
 // group is all watchers of the same keys in one index.
 type group struct {
 	span
-	watchers []*watcher // Replaced, never changed, so that who matched may keep it.
+	watchers []*watcher // Extended or replaced, never changed, so that who matched may keep it.
 
 	// Owned by the pump or the catch-up, whichever feeds the index.
 	round    uint64         // Of the catch-up, when it last met the group.
@@ -67,7 +67,7 @@ func (x *index) add(w *watcher, sp span) {
 			x.stale = true
 		}
 	}
-	g.watchers = append(g.watchers[:len(g.watchers):len(g.watchers)], w)
+	g.watchers = append(g.watchers, w)
 	w.group = g
 }
 
@@ -81,6 +81,25 @@ func (x *index) remove(w *watcher) {
 	rest := make([]*watcher, 0, len(g.watchers)-1)
 	g.watchers = append(append(rest, g.watchers[:i]...), g.watchers[i+1:]...)
 	w.group = nil
+	x.forgetEmpty(g)
+}
+
+// removeStream takes all watchers of a stream out of a group, at once: there may be
+// thousands.
+func (x *index) removeStream(g *group, s *Stream) {
+	rest := make([]*watcher, 0, len(g.watchers))
+	for _, w := range g.watchers {
+		if w.stream == s {
+			w.group = nil
+		} else {
+			rest = append(rest, w)
+		}
+	}
+	g.watchers = rest
+	x.forgetEmpty(g)
+}
+
+func (x *index) forgetEmpty(g *group) {
 	if len(g.watchers) > 0 {
 		return
 	}

@@ -18,6 +18,10 @@ const (
 	// stream reads history again instead, once it has taken what waits.
 	StreamBytesDefault = 4 << 20
 
+	// AnswersMax beside events may wait in one stream before its owner should take no
+	// more requests: more than any client asks before it reads, and half a MiB.
+	AnswersMax = 4096
+
 	// What the key indexes cost a watcher, in bytes of history that could be
 	// scanned in the same time: to look at a key or version, and to read a value
 	// by its place. Measured with BenchmarkCatchUp.

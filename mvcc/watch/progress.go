@@ -69,15 +69,15 @@ func (h *Hub) markLocked(want wish) {
 		s.enqueueLocked(it)
 		return
 	}
-	if s.mu.marked || len(s.mu.watchers) == 0 {
-		return
+	if s.mu.marked > 0 && s.mu.marked >= want.after || len(s.mu.watchers) == 0 {
+		return // One that waits to be sent says as much.
 	}
 	for _, w := range s.mu.watchers { //tidy:ordered all of them
 		if !w.reached(h.mu.pushed) {
 			return
 		}
 	}
-	s.mu.marked = true
+	s.mu.marked = it.batch.Revision
 	s.enqueueLocked(it)
 }
 
@@ -88,10 +88,11 @@ func (w *watcher) reached(revision ident.Revision) bool {
 }
 
 // unmarkLocked notes that a mark left the queue.
-func (s *Stream) unmarkLocked(w *watcher) {
-	if w == nil {
-		s.mu.marked = false
-	} else {
-		w.marked = false
+func (s *Stream) unmarkLocked(it item) {
+	switch {
+	case it.watcher != nil:
+		it.watcher.marked = false
+	case it.batch.Revision == s.mu.marked:
+		s.mu.marked = 0
 	}
 }

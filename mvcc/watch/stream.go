@@ -53,21 +53,29 @@ type Shared struct {
 	last atomic.Pointer[encoding]
 }
 
-type encoding struct {
-	id    int64
-	term  uint64
-	bytes []byte
+// Form is what an encoding depends on, beside the events.
+type Form struct {
+	ID          int64 // Of the watcher.
+	Term        uint64
+	Compression string // Of the stream.
 }
 
-// Bytes returns the answer for a watcher of that ID under a term, encoded now
-// unless it was before.
-func (s *Shared) Bytes(id int64, term uint64, encode func() []byte) []byte {
-	if e := s.last.Load(); e != nil && e.id == id && e.term == term {
-		return e.bytes
+type encoding struct {
+	form Form
+	is   any
+}
+
+// Encoding returns the answer in a form, encoded now unless it was before. What is
+// kept is read by many.
+func (s *Shared) Encoding(form Form, encode func() (any, error)) (any, error) {
+	if e := s.last.Load(); e != nil && e.form == form {
+		return e.is, nil
 	}
-	e := &encoding{id, term, encode()}
-	s.last.Store(e)
-	return e.bytes
+	is, err := encode()
+	if err == nil {
+		s.last.Store(&encoding{form, is})
+	}
+	return is, err
 }
 
 // Stream carries the answers of any number of watchers to one client. Next
@@ -75,6 +83,7 @@ func (s *Shared) Bytes(id int64, term uint64, encode func() []byte) []byte {
 type Stream struct {
 	hub   *Hub
 	ready chan struct{} // Holds a token when Next should look again.
+	room  chan struct{} // Holds a token when Room should.
 
 	mu struct { // Taken inside Hub.mu.
 		sync.Mutex
@@ -83,11 +92,13 @@ type Stream struct {
 		queue    []item
 		head     int   // Of queue: items before it were taken.
 		bytes    int   // Waiting in queue.
+		answers  int   // Items in queue that are no events.
 		waiting  bool  // Next waits for ready.
 		starved  bool  // A watcher reads on once there is room.
 		refused  int   // Bytes that did not fit when they were offered last.
-		marked   bool  // A progress mark for all is in the queue.
 		err      error // Why the stream ended.
+
+		marked ident.Revision // Of the last progress mark for all in the queue, 0 when there is none.
 	}
 
 	out      [][]byte        // Owned by Next, as is what follows.
@@ -135,7 +146,7 @@ const (
 
 // NewStream begins a stream. Close it.
 func (h *Hub) NewStream() *Stream {
-	s := &Stream{hub: h, ready: make(chan struct{}, 1)}
+	s := &Stream{hub: h, ready: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 	s.mu.watchers = make(map[int64]*watcher)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -215,9 +226,39 @@ func (s *Stream) Cancel(id int64) bool {
 // Close ends the stream and all its watchers.
 func (s *Stream) Close() { s.hub.closeStream(s, ErrClosed) }
 
+// Room returns once fewer than AnswersMax answers wait that are no events, or the
+// stream has ended. Who calls it before each request lets a client that asks and does
+// not read wait, as nothing else bounds what it is to be told. It belongs to one
+// goroutine.
+func (s *Stream) Room(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		free := s.mu.answers < AnswersMax || s.mu.err != nil
+		s.mu.Unlock()
+		if free {
+			return nil
+		}
+		select {
+		case <-s.room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *Stream) freeLocked() {
+	select {
+	case s.room <- struct{}{}:
+	default: // It will look anyway.
+	}
+}
+
 // enqueueLocked appends to the queue.
 func (s *Stream) enqueueLocked(it item) {
 	s.mu.queue = append(s.mu.queue, it)
+	if it.frame == nil {
+		s.mu.answers++
+	}
 	s.wakeLocked()
 }
 
@@ -277,15 +318,17 @@ func (s *Stream) poll() (b Batch, ok bool, err error) {
 		s.mu.waiting = true
 		return Batch{}, false, nil
 	}
-	if first := &s.mu.queue[s.mu.head]; first.frame != nil && first.frame.count(first.from) > windowRevisionsMax {
-		return s.cutLocked(first), true, nil
+	if first := &s.mu.queue[s.mu.head]; first.frame != nil {
+		if to := first.frame.cut(first.from); to < len(first.frame.events) {
+			return s.cutLocked(first, to), true, nil
+		}
 	}
 	it := s.popLocked()
 	if it.frame != nil {
 		return s.joinLocked(it), true, nil // Even if the watcher was canceled since: a mark behind it counts on it.
 	}
 	if it.batch.Kind == Progress {
-		s.unmarkLocked(it.watcher)
+		s.unmarkLocked(it)
 	}
 	return it.batch, true, nil
 }
@@ -302,6 +345,8 @@ func (s *Stream) popLocked() item {
 	}
 	if it.frame != nil {
 		s.mu.bytes -= it.frame.size(it.from)
+	} else if s.mu.answers--; s.mu.answers == AnswersMax-1 {
+		s.freeLocked()
 	}
 	if s.mu.starved && s.roomyLocked() {
 		s.mu.starved = false
@@ -310,11 +355,9 @@ func (s *Stream) popLocked() item {
 	return it
 }
 
-// cutLocked makes an answer of the beginning of an item with too many
-// revisions. An entry may have had many requests, and is read whole.
-func (s *Stream) cutLocked(it *item) Batch {
+// cutLocked makes an answer of the beginning of an item that is too large for one.
+func (s *Stream) cutLocked(it *item, to int) Batch {
 	f := it.frame
-	to := f.from(f.revisions[it.from] + windowRevisionsMax)
 	b := Batch{Kind: Events, ID: it.watcher.id, Revision: f.revisions[to-1], Events: f.events[it.from:to:to]}
 	s.mu.bytes -= f.size(it.from) - f.size(to)
 	it.from = to

@@ -286,3 +286,22 @@ func (f *frame) count(from int) int {
 	}
 	return min(len(f.revisions)-from, int(f.revisions[len(f.revisions)-1]-f.revisions[from])+1)
 }
+
+// cut is where an answer ends that begins with an event: behind all of them, if they
+// are within the bounds of a window. They need not be: an entry may have had many
+// requests and is read whole, and how large previous values are is known only here.
+func (f *frame) cut(from int) int {
+	to := len(f.events)
+	if f.size(from) > windowBytesMax {
+		before := f.ends[len(f.ends)-1] - f.size(from)
+		to = from + sort.SearchInts(f.ends[from:], before+windowBytesMax+1)
+		to = f.from(f.revisions[to]) // A revision is whole (I-8).
+		if to <= from {
+			to = f.from(f.revisions[from] + 1)
+		}
+	}
+	if f.count(from) > windowRevisionsMax {
+		to = min(to, f.from(f.revisions[from]+windowRevisionsMax))
+	}
+	return to
+}

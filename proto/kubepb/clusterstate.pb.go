@@ -969,6 +969,7 @@ func (x *WatchEvent) GetObject() *Object {
 type WatchResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Events        []*WatchEvent          `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	History       uint64                 `protobuf:"varint,2,opt,name=history,proto3" json:"history,omitempty"` // In the first message of a watch: another one after a restore. 0: not known.
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1008,6 +1009,13 @@ func (x *WatchResponse) GetEvents() []*WatchEvent {
 		return x.Events
 	}
 	return nil
+}
+
+func (x *WatchResponse) GetHistory() uint64 {
+	if x != nil {
+		return x.History
+	}
+	return 0
 }
 
 type CreateRequest struct {
@@ -1722,7 +1730,10 @@ type HeartbeatResponse struct {
 	TtlMilliseconds int64                  `protobuf:"varint,2,opt,name=ttl_milliseconds,json=ttlMilliseconds,proto3" json:"ttl_milliseconds,omitempty"` // From when the request was sent.
 	Timeline        uint64                 `protobuf:"varint,3,opt,name=timeline,proto3" json:"timeline,omitempty"`                                      // Of the store: another one after a restore.
 	ClusterId       uint64                 `protobuf:"varint,4,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	Authority       []byte                 `protobuf:"bytes,5,opt,name=authority,proto3" json:"authority,omitempty"` // PEM: all roots to be trusted. In the first answer of a stream, and where they changed.
+	Authority       []byte                 `protobuf:"bytes,5,opt,name=authority,proto3" json:"authority,omitempty"`                            // PEM: all roots to be trusted. In the first answer of a stream, and where they changed.
+	History         uint64                 `protobuf:"varint,6,opt,name=history,proto3" json:"history,omitempty"`                               // Of the objects: another one after each restore. 0: not known.
+	Hold            Hold                   `protobuf:"varint,7,opt,name=hold,proto3,enum=kubepb.Hold" json:"hold,omitempty"`                    // What the node refrains from, now.
+	HoldRevision    int64                  `protobuf:"varint,8,opt,name=hold_revision,json=holdRevision,proto3" json:"hold_revision,omitempty"` // At which that was written: who has seen all up to there knows what was decided.
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1790,6 +1801,27 @@ func (x *HeartbeatResponse) GetAuthority() []byte {
 		return x.Authority
 	}
 	return nil
+}
+
+func (x *HeartbeatResponse) GetHistory() uint64 {
+	if x != nil {
+		return x.History
+	}
+	return 0
+}
+
+func (x *HeartbeatResponse) GetHold() Hold {
+	if x != nil {
+		return x.Hold
+	}
+	return Hold_HOLD_NONE
+}
+
+func (x *HeartbeatResponse) GetHoldRevision() int64 {
+	if x != nil {
+		return x.HoldRevision
+	}
+	return 0
 }
 
 type BootstrapRequest struct {
@@ -2727,7 +2759,7 @@ var File_holdfast_kubepb_clusterstate_proto protoreflect.FileDescriptor
 
 const file_holdfast_kubepb_clusterstate_proto_rawDesc = "" +
 	"\n" +
-	"\"holdfast/kubepb/clusterstate.proto\x12\x06kubepb\"\xda\x01\n" +
+	"\"holdfast/kubepb/clusterstate.proto\x12\x06kubepb\x1a\x1dholdfast/kubepb/recover.proto\x1a\x1choldfast/kubepb/tunnel.proto\"\xda\x01\n" +
 	"\x06Object\x12\x1f\n" +
 	"\vapi_version\x18\x01 \x01(\tR\n" +
 	"apiVersion\x12\x12\n" +
@@ -2791,9 +2823,10 @@ const file_holdfast_kubepb_clusterstate_proto_rawDesc = "" +
 	"\aDELETED\x10\x02\x12\f\n" +
 	"\bBOOKMARK\x10\x03\x12\n" +
 	"\n" +
-	"\x06SYNCED\x10\x04\";\n" +
+	"\x06SYNCED\x10\x04\"U\n" +
 	"\rWatchResponse\x12*\n" +
-	"\x06events\x18\x01 \x03(\v2\x12.kubepb.WatchEventR\x06events\"\xa7\x01\n" +
+	"\x06events\x18\x01 \x03(\v2\x12.kubepb.WatchEventR\x06events\x12\x18\n" +
+	"\ahistory\x18\x02 \x01(\x04R\ahistory\"\xa7\x01\n" +
 	"\rCreateRequest\x12&\n" +
 	"\x06object\x18\x01 \x01(\v2\x0e.kubepb.ObjectR\x06object\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x18\n" +
@@ -2859,14 +2892,17 @@ const file_holdfast_kubepb_clusterstate_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x1f\n" +
 	"\vttl_seconds\x18\x03 \x01(\x03R\n" +
-	"ttlSeconds\"\xad\x01\n" +
+	"ttlSeconds\"\x8e\x02\n" +
 	"\x11HeartbeatResponse\x12\x14\n" +
 	"\x05lease\x18\x01 \x01(\x03R\x05lease\x12)\n" +
 	"\x10ttl_milliseconds\x18\x02 \x01(\x03R\x0fttlMilliseconds\x12\x1a\n" +
 	"\btimeline\x18\x03 \x01(\x04R\btimeline\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x04 \x01(\x04R\tclusterId\x12\x1c\n" +
-	"\tauthority\x18\x05 \x01(\fR\tauthority\"N\n" +
+	"\tauthority\x18\x05 \x01(\fR\tauthority\x12\x18\n" +
+	"\ahistory\x18\x06 \x01(\x04R\ahistory\x12 \n" +
+	"\x04hold\x18\a \x01(\x0e2\f.kubepb.HoldR\x04hold\x12#\n" +
+	"\rhold_revision\x18\b \x01(\x03R\fholdRevision\"N\n" +
 	"\x10BootstrapRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x10\n" +
@@ -2943,7 +2979,8 @@ const file_holdfast_kubepb_clusterstate_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01*\"\n" +
 	"\bEncoding\x12\f\n" +
 	"\bPROTOBUF\x10\x00\x12\b\n" +
-	"\x04JSON\x10\x012\xcf\a\n" +
+	"\x04JSON\x10\x012\xa3\n" +
+	"\n" +
 	"\fClusterState\x12)\n" +
 	"\x03Get\x12\x12.kubepb.GetRequest\x1a\x0e.kubepb.Object\x121\n" +
 	"\x04List\x12\x13.kubepb.ListRequest\x1a\x14.kubepb.ListResponse\x126\n" +
@@ -2961,7 +2998,13 @@ const file_holdfast_kubepb_clusterstate_proto_rawDesc = "" +
 	"\vSignRequest\x12\x1a.kubepb.SignRequestRequest\x1a\x14.kubepb.SignResponse\x12:\n" +
 	"\aExplain\x12\x16.kubepb.ExplainRequest\x1a\x17.kubepb.ExplainResponse\x127\n" +
 	"\x06Sample\x12\x15.kubepb.SampleRequest\x1a\x16.kubepb.SampleResponse\x124\n" +
-	"\x05Usage\x12\x14.kubepb.UsageRequest\x1a\x15.kubepb.UsageResponseB.Z,github.com/holdfast-db/holdfast/proto/kubepbb\x06proto3"
+	"\x05Usage\x12\x14.kubepb.UsageRequest\x1a\x15.kubepb.UsageResponse\x12@\n" +
+	"\tInventory\x12\x18.kubepb.InventoryRequest\x1a\x19.kubepb.InventoryResponse\x12=\n" +
+	"\bRecovery\x12\x17.kubepb.RecoveryRequest\x1a\x18.kubepb.RecoveryResponse\x12:\n" +
+	"\aRecover\x12\x16.kubepb.RecoverRequest\x1a\x17.kubepb.RecoverResponse\x12;\n" +
+	"\x06Tunnel\x12\x15.kubepb.TunnelRequest\x1a\x16.kubepb.TunnelResponse(\x010\x01\x12+\n" +
+	"\aSession\x12\r.kubepb.Frame\x1a\r.kubepb.Frame(\x010\x01\x12+\n" +
+	"\aConnect\x12\r.kubepb.Frame\x1a\r.kubepb.Frame(\x010\x01B.Z,github.com/holdfast-db/holdfast/proto/kubepbb\x06proto3"
 
 var (
 	file_holdfast_kubepb_clusterstate_proto_rawDescOnce sync.Once
@@ -3024,6 +3067,16 @@ var file_holdfast_kubepb_clusterstate_proto_goTypes = []any{
 	nil,                            // 43: kubepb.Score.PluginsEntry
 	nil,                            // 44: kubepb.PodUse.ContainersEntry
 	nil,                            // 45: kubepb.Ledger.ExtendedEntry
+	(Hold)(0),                      // 46: kubepb.Hold
+	(*InventoryRequest)(nil),       // 47: kubepb.InventoryRequest
+	(*RecoveryRequest)(nil),        // 48: kubepb.RecoveryRequest
+	(*RecoverRequest)(nil),         // 49: kubepb.RecoverRequest
+	(*TunnelRequest)(nil),          // 50: kubepb.TunnelRequest
+	(*Frame)(nil),                  // 51: kubepb.Frame
+	(*InventoryResponse)(nil),      // 52: kubepb.InventoryResponse
+	(*RecoveryResponse)(nil),       // 53: kubepb.RecoveryResponse
+	(*RecoverResponse)(nil),        // 54: kubepb.RecoverResponse
+	(*TunnelResponse)(nil),         // 55: kubepb.TunnelResponse
 }
 var file_holdfast_kubepb_clusterstate_proto_depIdxs = []int32{
 	0,  // 0: kubepb.Object.encoding:type_name -> kubepb.Encoding
@@ -3058,58 +3111,71 @@ var file_holdfast_kubepb_clusterstate_proto_depIdxs = []int32{
 	4,  // 29: kubepb.ScaleResponse.object:type_name -> kubepb.Object
 	5,  // 30: kubepb.EvictRequest.pod:type_name -> kubepb.Ref
 	9,  // 31: kubepb.EvictRequest.preconditions:type_name -> kubepb.Preconditions
-	5,  // 32: kubepb.ExplainRequest.pod:type_name -> kubepb.Ref
-	32, // 33: kubepb.ExplainResponse.decisions:type_name -> kubepb.Decision
-	33, // 34: kubepb.Decision.reasons:type_name -> kubepb.Reason
-	34, // 35: kubepb.Decision.scores:type_name -> kubepb.Score
-	43, // 36: kubepb.Score.plugins:type_name -> kubepb.Score.PluginsEntry
-	37, // 37: kubepb.SampleRequest.use:type_name -> kubepb.Use
-	38, // 38: kubepb.SampleRequest.pods:type_name -> kubepb.PodUse
-	44, // 39: kubepb.PodUse.containers:type_name -> kubepb.PodUse.ContainersEntry
-	41, // 40: kubepb.UsageResponse.nodes:type_name -> kubepb.NodeUse
-	38, // 41: kubepb.UsageResponse.pods:type_name -> kubepb.PodUse
-	37, // 42: kubepb.NodeUse.use:type_name -> kubepb.Use
-	45, // 43: kubepb.Ledger.extended:type_name -> kubepb.Ledger.ExtendedEntry
-	37, // 44: kubepb.PodUse.ContainersEntry.value:type_name -> kubepb.Use
-	10, // 45: kubepb.ClusterState.Get:input_type -> kubepb.GetRequest
-	11, // 46: kubepb.ClusterState.List:input_type -> kubepb.ListRequest
-	13, // 47: kubepb.ClusterState.Watch:input_type -> kubepb.WatchRequest
-	16, // 48: kubepb.ClusterState.Create:input_type -> kubepb.CreateRequest
-	17, // 49: kubepb.ClusterState.Update:input_type -> kubepb.UpdateRequest
-	17, // 50: kubepb.ClusterState.UpdateStatus:input_type -> kubepb.UpdateRequest
-	18, // 51: kubepb.ClusterState.Patch:input_type -> kubepb.PatchRequest
-	19, // 52: kubepb.ClusterState.Delete:input_type -> kubepb.DeleteRequest
-	21, // 53: kubepb.ClusterState.Bind:input_type -> kubepb.BindRequest
-	22, // 54: kubepb.ClusterState.Scale:input_type -> kubepb.ScaleRequest
-	24, // 55: kubepb.ClusterState.Evict:input_type -> kubepb.EvictRequest
-	25, // 56: kubepb.ClusterState.Heartbeat:input_type -> kubepb.HeartbeatRequest
-	27, // 57: kubepb.ClusterState.Bootstrap:input_type -> kubepb.BootstrapRequest
-	28, // 58: kubepb.ClusterState.SignRequest:input_type -> kubepb.SignRequestRequest
-	30, // 59: kubepb.ClusterState.Explain:input_type -> kubepb.ExplainRequest
-	35, // 60: kubepb.ClusterState.Sample:input_type -> kubepb.SampleRequest
-	39, // 61: kubepb.ClusterState.Usage:input_type -> kubepb.UsageRequest
-	4,  // 62: kubepb.ClusterState.Get:output_type -> kubepb.Object
-	12, // 63: kubepb.ClusterState.List:output_type -> kubepb.ListResponse
-	15, // 64: kubepb.ClusterState.Watch:output_type -> kubepb.WatchResponse
-	20, // 65: kubepb.ClusterState.Create:output_type -> kubepb.WriteResponse
-	20, // 66: kubepb.ClusterState.Update:output_type -> kubepb.WriteResponse
-	20, // 67: kubepb.ClusterState.UpdateStatus:output_type -> kubepb.WriteResponse
-	20, // 68: kubepb.ClusterState.Patch:output_type -> kubepb.WriteResponse
-	20, // 69: kubepb.ClusterState.Delete:output_type -> kubepb.WriteResponse
-	20, // 70: kubepb.ClusterState.Bind:output_type -> kubepb.WriteResponse
-	23, // 71: kubepb.ClusterState.Scale:output_type -> kubepb.ScaleResponse
-	20, // 72: kubepb.ClusterState.Evict:output_type -> kubepb.WriteResponse
-	26, // 73: kubepb.ClusterState.Heartbeat:output_type -> kubepb.HeartbeatResponse
-	29, // 74: kubepb.ClusterState.Bootstrap:output_type -> kubepb.SignResponse
-	29, // 75: kubepb.ClusterState.SignRequest:output_type -> kubepb.SignResponse
-	31, // 76: kubepb.ClusterState.Explain:output_type -> kubepb.ExplainResponse
-	36, // 77: kubepb.ClusterState.Sample:output_type -> kubepb.SampleResponse
-	40, // 78: kubepb.ClusterState.Usage:output_type -> kubepb.UsageResponse
-	62, // [62:79] is the sub-list for method output_type
-	45, // [45:62] is the sub-list for method input_type
-	45, // [45:45] is the sub-list for extension type_name
-	45, // [45:45] is the sub-list for extension extendee
-	0,  // [0:45] is the sub-list for field type_name
+	46, // 32: kubepb.HeartbeatResponse.hold:type_name -> kubepb.Hold
+	5,  // 33: kubepb.ExplainRequest.pod:type_name -> kubepb.Ref
+	32, // 34: kubepb.ExplainResponse.decisions:type_name -> kubepb.Decision
+	33, // 35: kubepb.Decision.reasons:type_name -> kubepb.Reason
+	34, // 36: kubepb.Decision.scores:type_name -> kubepb.Score
+	43, // 37: kubepb.Score.plugins:type_name -> kubepb.Score.PluginsEntry
+	37, // 38: kubepb.SampleRequest.use:type_name -> kubepb.Use
+	38, // 39: kubepb.SampleRequest.pods:type_name -> kubepb.PodUse
+	44, // 40: kubepb.PodUse.containers:type_name -> kubepb.PodUse.ContainersEntry
+	41, // 41: kubepb.UsageResponse.nodes:type_name -> kubepb.NodeUse
+	38, // 42: kubepb.UsageResponse.pods:type_name -> kubepb.PodUse
+	37, // 43: kubepb.NodeUse.use:type_name -> kubepb.Use
+	45, // 44: kubepb.Ledger.extended:type_name -> kubepb.Ledger.ExtendedEntry
+	37, // 45: kubepb.PodUse.ContainersEntry.value:type_name -> kubepb.Use
+	10, // 46: kubepb.ClusterState.Get:input_type -> kubepb.GetRequest
+	11, // 47: kubepb.ClusterState.List:input_type -> kubepb.ListRequest
+	13, // 48: kubepb.ClusterState.Watch:input_type -> kubepb.WatchRequest
+	16, // 49: kubepb.ClusterState.Create:input_type -> kubepb.CreateRequest
+	17, // 50: kubepb.ClusterState.Update:input_type -> kubepb.UpdateRequest
+	17, // 51: kubepb.ClusterState.UpdateStatus:input_type -> kubepb.UpdateRequest
+	18, // 52: kubepb.ClusterState.Patch:input_type -> kubepb.PatchRequest
+	19, // 53: kubepb.ClusterState.Delete:input_type -> kubepb.DeleteRequest
+	21, // 54: kubepb.ClusterState.Bind:input_type -> kubepb.BindRequest
+	22, // 55: kubepb.ClusterState.Scale:input_type -> kubepb.ScaleRequest
+	24, // 56: kubepb.ClusterState.Evict:input_type -> kubepb.EvictRequest
+	25, // 57: kubepb.ClusterState.Heartbeat:input_type -> kubepb.HeartbeatRequest
+	27, // 58: kubepb.ClusterState.Bootstrap:input_type -> kubepb.BootstrapRequest
+	28, // 59: kubepb.ClusterState.SignRequest:input_type -> kubepb.SignRequestRequest
+	30, // 60: kubepb.ClusterState.Explain:input_type -> kubepb.ExplainRequest
+	35, // 61: kubepb.ClusterState.Sample:input_type -> kubepb.SampleRequest
+	39, // 62: kubepb.ClusterState.Usage:input_type -> kubepb.UsageRequest
+	47, // 63: kubepb.ClusterState.Inventory:input_type -> kubepb.InventoryRequest
+	48, // 64: kubepb.ClusterState.Recovery:input_type -> kubepb.RecoveryRequest
+	49, // 65: kubepb.ClusterState.Recover:input_type -> kubepb.RecoverRequest
+	50, // 66: kubepb.ClusterState.Tunnel:input_type -> kubepb.TunnelRequest
+	51, // 67: kubepb.ClusterState.Session:input_type -> kubepb.Frame
+	51, // 68: kubepb.ClusterState.Connect:input_type -> kubepb.Frame
+	4,  // 69: kubepb.ClusterState.Get:output_type -> kubepb.Object
+	12, // 70: kubepb.ClusterState.List:output_type -> kubepb.ListResponse
+	15, // 71: kubepb.ClusterState.Watch:output_type -> kubepb.WatchResponse
+	20, // 72: kubepb.ClusterState.Create:output_type -> kubepb.WriteResponse
+	20, // 73: kubepb.ClusterState.Update:output_type -> kubepb.WriteResponse
+	20, // 74: kubepb.ClusterState.UpdateStatus:output_type -> kubepb.WriteResponse
+	20, // 75: kubepb.ClusterState.Patch:output_type -> kubepb.WriteResponse
+	20, // 76: kubepb.ClusterState.Delete:output_type -> kubepb.WriteResponse
+	20, // 77: kubepb.ClusterState.Bind:output_type -> kubepb.WriteResponse
+	23, // 78: kubepb.ClusterState.Scale:output_type -> kubepb.ScaleResponse
+	20, // 79: kubepb.ClusterState.Evict:output_type -> kubepb.WriteResponse
+	26, // 80: kubepb.ClusterState.Heartbeat:output_type -> kubepb.HeartbeatResponse
+	29, // 81: kubepb.ClusterState.Bootstrap:output_type -> kubepb.SignResponse
+	29, // 82: kubepb.ClusterState.SignRequest:output_type -> kubepb.SignResponse
+	31, // 83: kubepb.ClusterState.Explain:output_type -> kubepb.ExplainResponse
+	36, // 84: kubepb.ClusterState.Sample:output_type -> kubepb.SampleResponse
+	40, // 85: kubepb.ClusterState.Usage:output_type -> kubepb.UsageResponse
+	52, // 86: kubepb.ClusterState.Inventory:output_type -> kubepb.InventoryResponse
+	53, // 87: kubepb.ClusterState.Recovery:output_type -> kubepb.RecoveryResponse
+	54, // 88: kubepb.ClusterState.Recover:output_type -> kubepb.RecoverResponse
+	55, // 89: kubepb.ClusterState.Tunnel:output_type -> kubepb.TunnelResponse
+	51, // 90: kubepb.ClusterState.Session:output_type -> kubepb.Frame
+	51, // 91: kubepb.ClusterState.Connect:output_type -> kubepb.Frame
+	69, // [69:92] is the sub-list for method output_type
+	46, // [46:69] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_holdfast_kubepb_clusterstate_proto_init() }
@@ -3117,6 +3183,8 @@ func file_holdfast_kubepb_clusterstate_proto_init() {
 	if File_holdfast_kubepb_clusterstate_proto != nil {
 		return
 	}
+	file_holdfast_kubepb_recover_proto_init()
+	file_holdfast_kubepb_tunnel_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -36,6 +36,12 @@ const (
 	ClusterState_Explain_FullMethodName      = "/kubepb.ClusterState/Explain"
 	ClusterState_Sample_FullMethodName       = "/kubepb.ClusterState/Sample"
 	ClusterState_Usage_FullMethodName        = "/kubepb.ClusterState/Usage"
+	ClusterState_Inventory_FullMethodName    = "/kubepb.ClusterState/Inventory"
+	ClusterState_Recovery_FullMethodName     = "/kubepb.ClusterState/Recovery"
+	ClusterState_Recover_FullMethodName      = "/kubepb.ClusterState/Recover"
+	ClusterState_Tunnel_FullMethodName       = "/kubepb.ClusterState/Tunnel"
+	ClusterState_Session_FullMethodName      = "/kubepb.ClusterState/Session"
+	ClusterState_Connect_FullMethodName      = "/kubepb.ClusterState/Connect"
 )
 
 // ClusterStateClient is the client API for ClusterState service.
@@ -84,6 +90,22 @@ type ClusterStateClient interface {
 	// Sample takes what a node measured: use of CPU and memory, kept in memory only.
 	Sample(ctx context.Context, in *SampleRequest, opts ...grpc.CallOption) (*SampleResponse, error)
 	Usage(ctx context.Context, in *UsageRequest, opts ...grpc.CallOption) (*UsageResponse, error)
+	// Inventory takes what a node has, after the store was restored.
+	Inventory(ctx context.Context, in *InventoryRequest, opts ...grpc.CallOption) (*InventoryResponse, error)
+	// Recovery tells how far the cluster is after a restore, and Recover decides what
+	// becomes of the pods that the store and the nodes tell differently of.
+	Recovery(ctx context.Context, in *RecoveryRequest, opts ...grpc.CallOption) (*RecoveryResponse, error)
+	Recover(ctx context.Context, in *RecoverRequest, opts ...grpc.CallOption) (*RecoverResponse, error)
+	// Tunnel is kept open by a node to each server, which tells it on it what sessions
+	// to open: nodes are called, never dialled.
+	Tunnel(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[TunnelRequest, TunnelResponse], error)
+	// Session is opened by a node that was told to: what its credential was given for
+	// goes through it, and nothing else.
+	Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error)
+	// Connect is a user's: logs, a command in a container, a connection to a port, images
+	// of a node. The first frame asks; a server without a tunnel of that node passes
+	// all on to one that has it. It ends with an outcome, or with its error.
+	Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error)
 }
 
 type clusterStateClient struct {
@@ -276,6 +298,75 @@ func (c *clusterStateClient) Usage(ctx context.Context, in *UsageRequest, opts .
 	return out, nil
 }
 
+func (c *clusterStateClient) Inventory(ctx context.Context, in *InventoryRequest, opts ...grpc.CallOption) (*InventoryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InventoryResponse)
+	err := c.cc.Invoke(ctx, ClusterState_Inventory_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterStateClient) Recovery(ctx context.Context, in *RecoveryRequest, opts ...grpc.CallOption) (*RecoveryResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecoveryResponse)
+	err := c.cc.Invoke(ctx, ClusterState_Recovery_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterStateClient) Recover(ctx context.Context, in *RecoverRequest, opts ...grpc.CallOption) (*RecoverResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RecoverResponse)
+	err := c.cc.Invoke(ctx, ClusterState_Recover_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterStateClient) Tunnel(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[TunnelRequest, TunnelResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ClusterState_ServiceDesc.Streams[2], ClusterState_Tunnel_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TunnelRequest, TunnelResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ClusterState_TunnelClient = grpc.BidiStreamingClient[TunnelRequest, TunnelResponse]
+
+func (c *clusterStateClient) Session(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ClusterState_ServiceDesc.Streams[3], ClusterState_Session_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Frame, Frame]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ClusterState_SessionClient = grpc.BidiStreamingClient[Frame, Frame]
+
+func (c *clusterStateClient) Connect(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ClusterState_ServiceDesc.Streams[4], ClusterState_Connect_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Frame, Frame]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ClusterState_ConnectClient = grpc.BidiStreamingClient[Frame, Frame]
+
 // ClusterStateServer is the server API for ClusterState service.
 // All implementations must embed UnimplementedClusterStateServer
 // for forward compatibility.
@@ -322,6 +413,22 @@ type ClusterStateServer interface {
 	// Sample takes what a node measured: use of CPU and memory, kept in memory only.
 	Sample(context.Context, *SampleRequest) (*SampleResponse, error)
 	Usage(context.Context, *UsageRequest) (*UsageResponse, error)
+	// Inventory takes what a node has, after the store was restored.
+	Inventory(context.Context, *InventoryRequest) (*InventoryResponse, error)
+	// Recovery tells how far the cluster is after a restore, and Recover decides what
+	// becomes of the pods that the store and the nodes tell differently of.
+	Recovery(context.Context, *RecoveryRequest) (*RecoveryResponse, error)
+	Recover(context.Context, *RecoverRequest) (*RecoverResponse, error)
+	// Tunnel is kept open by a node to each server, which tells it on it what sessions
+	// to open: nodes are called, never dialled.
+	Tunnel(grpc.BidiStreamingServer[TunnelRequest, TunnelResponse]) error
+	// Session is opened by a node that was told to: what its credential was given for
+	// goes through it, and nothing else.
+	Session(grpc.BidiStreamingServer[Frame, Frame]) error
+	// Connect is a user's: logs, a command in a container, a connection to a port, images
+	// of a node. The first frame asks; a server without a tunnel of that node passes
+	// all on to one that has it. It ends with an outcome, or with its error.
+	Connect(grpc.BidiStreamingServer[Frame, Frame]) error
 	mustEmbedUnimplementedClusterStateServer()
 }
 
@@ -382,6 +489,24 @@ func (UnimplementedClusterStateServer) Sample(context.Context, *SampleRequest) (
 }
 func (UnimplementedClusterStateServer) Usage(context.Context, *UsageRequest) (*UsageResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Usage not implemented")
+}
+func (UnimplementedClusterStateServer) Inventory(context.Context, *InventoryRequest) (*InventoryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Inventory not implemented")
+}
+func (UnimplementedClusterStateServer) Recovery(context.Context, *RecoveryRequest) (*RecoveryResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Recovery not implemented")
+}
+func (UnimplementedClusterStateServer) Recover(context.Context, *RecoverRequest) (*RecoverResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Recover not implemented")
+}
+func (UnimplementedClusterStateServer) Tunnel(grpc.BidiStreamingServer[TunnelRequest, TunnelResponse]) error {
+	return status.Error(codes.Unimplemented, "method Tunnel not implemented")
+}
+func (UnimplementedClusterStateServer) Session(grpc.BidiStreamingServer[Frame, Frame]) error {
+	return status.Error(codes.Unimplemented, "method Session not implemented")
+}
+func (UnimplementedClusterStateServer) Connect(grpc.BidiStreamingServer[Frame, Frame]) error {
+	return status.Error(codes.Unimplemented, "method Connect not implemented")
 }
 func (UnimplementedClusterStateServer) mustEmbedUnimplementedClusterStateServer() {}
 func (UnimplementedClusterStateServer) testEmbeddedByValue()                      {}
@@ -692,6 +817,81 @@ func _ClusterState_Usage_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ClusterState_Inventory_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InventoryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterStateServer).Inventory(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterState_Inventory_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterStateServer).Inventory(ctx, req.(*InventoryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ClusterState_Recovery_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecoveryRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterStateServer).Recovery(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterState_Recovery_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterStateServer).Recovery(ctx, req.(*RecoveryRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ClusterState_Recover_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RecoverRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterStateServer).Recover(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterState_Recover_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterStateServer).Recover(ctx, req.(*RecoverRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ClusterState_Tunnel_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ClusterStateServer).Tunnel(&grpc.GenericServerStream[TunnelRequest, TunnelResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ClusterState_TunnelServer = grpc.BidiStreamingServer[TunnelRequest, TunnelResponse]
+
+func _ClusterState_Session_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ClusterStateServer).Session(&grpc.GenericServerStream[Frame, Frame]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ClusterState_SessionServer = grpc.BidiStreamingServer[Frame, Frame]
+
+func _ClusterState_Connect_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ClusterStateServer).Connect(&grpc.GenericServerStream[Frame, Frame]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ClusterState_ConnectServer = grpc.BidiStreamingServer[Frame, Frame]
+
 // ClusterState_ServiceDesc is the grpc.ServiceDesc for ClusterState service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -759,6 +959,18 @@ var ClusterState_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "Usage",
 			Handler:    _ClusterState_Usage_Handler,
 		},
+		{
+			MethodName: "Inventory",
+			Handler:    _ClusterState_Inventory_Handler,
+		},
+		{
+			MethodName: "Recovery",
+			Handler:    _ClusterState_Recovery_Handler,
+		},
+		{
+			MethodName: "Recover",
+			Handler:    _ClusterState_Recover_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
@@ -769,6 +981,24 @@ var ClusterState_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Heartbeat",
 			Handler:       _ClusterState_Heartbeat_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Tunnel",
+			Handler:       _ClusterState_Tunnel_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Session",
+			Handler:       _ClusterState_Session_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "Connect",
+			Handler:       _ClusterState_Connect_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
 		},

@@ -283,7 +283,7 @@ func (t *Transport) runReports(ctx context.Context) error {
 }
 
 // Ask puts a question to a peer's Config.Answer. An error of the answerer
-// comes back as its text.
+// comes back as its text. Where ctx has no deadline it is given up after a while.
 func (t *Transport) Ask(ctx context.Context, to ident.MemberID, kind uint8, data []byte) ([]byte, error) {
 	p := t.peer(to)
 	if p == nil {
@@ -297,7 +297,9 @@ func (t *Transport) Ask(ctx context.Context, to ident.MemberID, kind uint8, data
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer t.cfg.Clock.AfterFunc(questionTimeout, cancel).Stop()
+	if _, bounded := ctx.Deadline(); !bounded {
+		defer t.cfg.Clock.AfterFunc(questionTimeout, cancel).Stop()
+	}
 	var reply inPacket
 	err := conn.Invoke(ctx, askMethod, &outPacket{t.questionPacket(to, kind, data)}, &reply)
 	if code := status.Code(err); ctx.Err() == nil && (code == codes.Unavailable || code == codes.Canceled) {

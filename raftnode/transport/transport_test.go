@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -458,6 +459,42 @@ func TestQuestionsAreAnswered(t *testing.T) {
 	b.transport.SetRemoved([]ident.MemberID{1})
 	if _, err := a.transport.Ask(t.Context(), 2, 3, nil); !errors.Is(err, ErrRemoved) && !errors.Is(err, ErrUnreachable) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// timing counts timers of questions.
+type timing struct {
+	clock.Clock
+	questions atomic.Int64
+}
+
+func (c *timing) AfterFunc(d time.Duration, f func()) clock.Timer {
+	if d == questionTimeout {
+		c.questions.Add(1)
+	}
+	return c.Clock.AfterFunc(d, f)
+}
+
+func TestAQuestionMayTakeAsLongAsItsAskerSays(t *testing.T) {
+	c := &timing{Clock: clock.Real()}
+	_, a, _ := pair(t, func(cfg *Config) {
+		cfg.Clock = c
+		cfg.Answer = func(ctx context.Context, _ ident.MemberID, _ uint8, _ []byte) ([]byte, error) {
+			_, bounded := ctx.Deadline()
+			return fmt.Append(nil, bounded), nil
+		}
+	})
+	patient, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	for _, q := range []struct {
+		ctx    context.Context
+		answer string
+		timers int64
+	}{{patient, "true", 0}, {t.Context(), "false", 1}} {
+		got, err := a.transport.Ask(q.ctx, 2, 3, nil)
+		if err != nil || string(got) != q.answer || c.questions.Load() != q.timers {
+			t.Errorf("answer %q, %v, %d timers of the default; want %s, %d", got, err, c.questions.Load(), q.answer, q.timers)
+		}
 	}
 }
 

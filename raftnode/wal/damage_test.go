@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/internal/quick"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/internal/vfs/vfstest"
 )
@@ -42,6 +43,7 @@ func refusedOrCut(fs *vfstest.Mem, m *model) (refused bool, err error) {
 
 func TestOneFlippedBitIsRefusedOrCutAboveTheMark(t *testing.T) {
 	total, refusals := 0, 0
+	apart := *flipsFlag * quick.Stride()
 	for _, w := range workloads() {
 		t.Run(w.name, func(t *testing.T) {
 			rnd := seededRand(t, 2)
@@ -52,7 +54,7 @@ func TestOneFlippedBitIsRefusedOrCutAboveTheMark(t *testing.T) {
 			must(t, err)
 			for _, name := range names {
 				name = testDir + "/" + name
-				for at := int64(rnd.IntN(*flipsFlag)); at < SegmentBytesMin; at += 1 + int64(rnd.IntN(2**flipsFlag)) {
+				for at := int64(rnd.IntN(apart)); at < SegmentBytesMin; at += 1 + int64(rnd.IntN(2*apart)) {
 					damaged := fs.Crash(vfstest.Crash{Image: vfstest.Everything})
 					bit := uint(rnd.IntN(8))
 					must(t, damaged.Flip(name, at, bit))

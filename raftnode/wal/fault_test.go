@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/holdfast-db/holdfast/internal/quick"
 	"github.com/holdfast-db/holdfast/internal/vfs/vfstest"
 )
 
@@ -87,7 +88,7 @@ func TestEachFailingCallLosesNothingSynced(t *testing.T) {
 	for _, w := range workloads() {
 		for _, f := range faults {
 			t.Run(w.name+"/"+f.name, func(t *testing.T) {
-				for n := 0; ; n++ {
+				for n := 0; ; n += quick.Stride() {
 					fs := newMem(t)
 					from := fs.Ops() + n
 					hit := false

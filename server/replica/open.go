@@ -1,11 +1,13 @@
 package replica
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/go-hclog"
@@ -148,6 +150,33 @@ func (c *Config) claimLog() error {
 			folder, wal.ErrExists, c.Dir.Path())
 	}
 	return c.Dir.ClaimLog(folder)
+}
+
+// NoteOwner is the kind of the note by which a log names the directory that it
+// belongs to; 1 is raftnode.NoteCheckpoint.
+const NoteOwner uint8 = 2
+
+// ErrLogOfAnother means that a log belongs to another directory. It may join all
+// the same, since members hold the same entries: but its vote is another's.
+var ErrLogOfAnother = errors.New("raft log of another member: give the --wal-dir and the --data-dir that belong together")
+
+// OwnLog makes sure that a log belongs to the member of a directory. One that
+// does not say, as each does before its first start, says so from now on.
+func OwnLog(log *wal.Log, found *wal.Recovered, id datadir.Identity, folder string) error {
+	var owner []byte
+	for _, part := range []uint64{uint64(id.Cluster), uint64(id.Timeline), uint64(id.Member), id.Incarnation} {
+		owner = binary.BigEndian.AppendUint64(owner, part)
+	}
+	if i := slices.IndexFunc(found.Notes, func(n wal.Note) bool { return n.Kind == NoteOwner }); i >= 0 {
+		if there := found.Notes[i].Data; !bytes.Equal(there, owner) {
+			return fmt.Errorf("%s belongs to cluster, timeline, member and incarnation %x, the data directory is that of %x: %w", folder, there, owner, ErrLogOfAnother)
+		}
+		return nil
+	}
+	if err := log.Note(wal.Note{Kind: NoteOwner, Data: owner}); err != nil {
+		return fmt.Errorf("note the owner of the raft log: %w", err)
+	}
+	return log.Sync()
 }
 
 func createStore(cfg mvcc.Config, seed mvcc.Seed) error {

@@ -297,11 +297,13 @@ func (r *Replica) Install(st raftnode.Staged) error {
 	}
 	fail.Here("snapshot/install/after")
 	r.generation.Store(int64(s.generation))
-	old := r.store.Swap(hold(next))
+	// Users and roles before the keys, as with an entry: who reads looks at the keys
+	// first, and must not see what came after a permission was taken back.
 	if err := r.Machine.Reload(next); err != nil {
 		return err
 	}
 	fail.Here("snapshot/install/reloaded")
+	old := r.store.Swap(hold(next))
 	r.OnStore(next)
 	r.OnMembers()
 	r.cfg.Logger.Info("installed snapshot", "generation", s.generation, "index", uint64(s.meta.Index), "revision", int64(next.Head()))

@@ -66,7 +66,12 @@ func newBench(t *testing.T, members ...*holdfastpb.Member) *bench {
 
 func (b *bench) put(key, value string) {
 	b.t.Helper()
-	data, err := (&holdfastpb.Command{Command: &holdfastpb.Command_Put{Put: &pb.PutRequest{Key: []byte(key), Value: []byte(value)}}}).MarshalVT()
+	b.do(&holdfastpb.Command{Command: &holdfastpb.Command_Put{Put: &pb.PutRequest{Key: []byte(key), Value: []byte(value)}}})
+}
+
+func (b *bench) do(cmd *holdfastpb.Command) {
+	b.t.Helper()
+	data, err := cmd.MarshalVT()
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -218,5 +223,36 @@ func TestReadsGoOnWhileSnapshotsReplaceTheStore(t *testing.T) {
 	}
 	if follower.Sizes() != (mvcc.Sizes{}) {
 		t.Error("a closed replica has a size")
+	}
+}
+
+// seer notes which keys are in force when a user is found to be gone.
+type seer struct {
+	*bench
+	heads []ident.Revision
+}
+
+func (*seer) Assigned(string, string) {}
+func (*seer) Disabled()               {}
+func (s *seer) Invalidated(string)    { s.heads = append(s.heads, s.Store().Head()) }
+
+// A read takes a view of the keys, then asks whether it may: so of what a snapshot
+// brings, who may read comes before what is read.
+func TestUsersOfASnapshotAreInForceBeforeItsKeys(t *testing.T) {
+	leader, follower := newBench(t, oneMember), newBench(t)
+	leader.do(&holdfastpb.Command{Command: &holdfastpb.Command_UserAdd{UserAdd: &holdfastpb.UserAdd{Name: "alice", NoPassword: true}}})
+	leader.put("a", "for alice")
+	follower.install(leader)
+	before := follower.Store().Head()
+	leader.do(&holdfastpb.Command{Command: &holdfastpb.Command_UserDelete{UserDelete: &pb.AuthUserDeleteRequest{Name: "alice"}}})
+	leader.put("a", "not for alice")
+	seer := &seer{bench: follower}
+	follower.Machine.Auth.Watch(seer)
+	follower.install(leader)
+	if len(seer.heads) != 1 || seer.heads[0] != before {
+		t.Errorf("alice was gone when the head was %d, it was %d before", seer.heads, before)
+	}
+	if head := follower.Store().Head(); head != before+1 {
+		t.Errorf("head is %d", head)
 	}
 }

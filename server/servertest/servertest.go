@@ -3,11 +3,13 @@
 package servertest
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +21,10 @@ import (
 // readyMax bounds the wait for a member: far more than it takes, so that a
 // loaded machine is no failure.
 const readyMax = 60 * time.Second
+
+// segmentBytes of a Raft log: two files are written in full at each first start,
+// which at their usual size was half of the time that a test of one member took.
+const segmentBytes = 4 << 20
 
 // Cluster is members in this process.
 type Cluster struct {
@@ -50,6 +56,7 @@ func New(t testing.TB, n int, set func(i int, c *server.Config)) *Cluster {
 		m.Config.DataDir = filepath.Join(t.TempDir(), m.Config.Name)
 		m.Config.ListenPeerURLs = []string{m.PeerURL}
 		m.Config.ListenClientURLs = []string{m.listenURL()}
+		m.Config.WALSegmentBytes = segmentBytes
 		m.Config.HeartbeatInterval = 50 * time.Millisecond
 		m.Config.ElectionTimeout = 500 * time.Millisecond
 		m.Config.Listen = m.listen
@@ -61,23 +68,60 @@ func New(t testing.TB, n int, set func(i int, c *server.Config)) *Cluster {
 		if set != nil {
 			set(i, &m.Config)
 		}
-		m.Start()
 	}
+	c.start()
 	for _, m := range c.Members {
 		m.WaitReady()
 	}
 	return c
 }
 
+// start starts all at once, as machines do, and has all end at once: one after
+// the other, each leader would hand over to the next.
+func (c *Cluster) start() {
+	c.t.Helper()
+	c.t.Cleanup(func() { c.each((*Member).close) })
+	if err := c.each((*Member).start); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// each does the same to all members, beside each other.
+func (c *Cluster) each(f func(*Member) error) error {
+	errs := make([]error, len(c.Members))
+	var all sync.WaitGroup
+	for i, m := range c.Members {
+		all.Go(func() { errs[i] = f(m) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+func (m *Member) start() error {
+	s, err := server.Start(m.t.Context(), m.Config)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", m.Config.Name, err)
+	}
+	if before := m.Server; before != nil {
+		m.t.Cleanup(func() { before.Close() }) // Where it ended by itself.
+	}
+	m.Server = s
+	return nil
+}
+
+func (m *Member) close() error {
+	if m.Server == nil {
+		return nil
+	}
+	return m.Close()
+}
+
 // Start starts a member that is stopped.
 func (m *Member) Start() {
 	m.t.Helper()
-	s, err := server.Start(m.t.Context(), m.Config)
-	if err != nil {
-		m.t.Fatalf("start %s: %v", m.Config.Name, err)
+	if err := m.start(); err != nil {
+		m.t.Fatal(err)
 	}
-	m.Server = s
-	m.t.Cleanup(func() { s.Close() })
 }
 
 // WaitReady waits until clients are served.

@@ -118,7 +118,7 @@ func Open(ctx context.Context, store blobstore.Store, cluster UUID, ids Identiti
 		case 1:
 			cluster = list[0]
 		default:
-			return nil, fmt.Errorf("%s holds the archives of clusters %v, say which with --cluster-uuid: %w", store, list, ErrInvalid)
+			return nil, fmt.Errorf("%w: %s holds the archives of clusters %v, say which with --cluster-uuid", ErrInvalid, store, list)
 		}
 	}
 	o, err := newOpener(ids)

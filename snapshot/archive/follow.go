@@ -37,6 +37,9 @@ func (w *Writer) look(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, damagef(run.Base.Name+manifestName, 0, "it was made at %q", m.Made)
 	}
+	if w.base.need {
+		w.shipped = 0 // What this member has shipped behind a gap is no part of that.
+	}
 	w.base.have, w.base.made, w.base.need = true, made, false // From here on another's log counts.
 	w.last, w.lastName = m.tail(), ""
 	if n := len(run.Log); n > 0 {
@@ -95,26 +98,36 @@ func (w *Writer) lookOn(ctx context.Context) error {
 		if found, err := w.look(ctx); err != nil || !found {
 			return err
 		}
-	} else {
-		newest := segmentName{Last: w.last.Index}
-		folder := w.archive.path(timelinePath(w.at.timeline) + logFolder)
-		err := w.cfg.Store.List(ctx, folder, w.archive.path(w.lastName), func(o blobstore.Object) error {
-			if id, ok := parseSegmentName(o.Name[len(folder):]); ok && id.Last > newest.Last {
-				newest = id
-			}
-			return nil
-		})
-		if err == nil && newest.First > 0 {
-			err = w.lookAt(ctx, timelinePath(w.at.timeline)+logFolder+newest.String())
-		}
-		if err != nil {
-			return err
-		}
+	} else if err := w.lookAfter(ctx); err != nil {
+		return err
 	}
 	if w.last != before || w.records == nil {
 		return w.hold()
 	}
 	return nil
+}
+
+// lookAfter looks for what continues the last segment. Where there is more, and it
+// does not, the log has a gap: then all is looked at anew, since what follows a
+// gap counts with its base alone.
+func (w *Writer) lookAfter(ctx context.Context) error {
+	next := Timeline{Number: w.at.timeline}
+	folder := w.archive.path(timelinePath(w.at.timeline) + logFolder)
+	err := w.cfg.Store.List(ctx, folder, w.archive.path(w.lastName), func(o blobstore.Object) error {
+		name := o.Name[len(folder):]
+		if id, ok := parseSegmentName(name); ok && id.Last > w.last.Index {
+			next.Log = append(next.Log, Segment{Name: timelinePath(next.Number) + logFolder + name, First: id.First, Last: id.Last})
+		}
+		return nil
+	})
+	if err != nil || len(next.Log) == 0 {
+		return err
+	}
+	if chain := next.chain(w.last.Index); len(chain) > 0 { // A list is in the order of names, as chain wants it.
+		return w.lookAt(ctx, chain[len(chain)-1].Name)
+	}
+	_, err = w.look(ctx)
+	return err
 }
 
 // hold keeps what the archive does not have, and compares where both join.

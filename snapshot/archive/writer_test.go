@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/mvcc"
+	"github.com/holdfast-db/holdfast/snapshot/blobstore"
 )
 
 // The cluster of a test is a Source.
@@ -286,6 +287,80 @@ func TestHistoryThatWasCompactedAwayIsAGapThatIsTold(t *testing.T) {
 	window, _ := cat.Latest().Window()
 	if len(raised.list) != 1 || !errors.Is(raised.list[0], ErrGap) || len(window.Gaps) != 1 || w.Metrics().Gaps.Load() != 1 {
 		t.Errorf("alarms %v, window %s", raised.list, window)
+	}
+}
+
+// The one who ships goes on behind a gap while its new base is on its way. Who
+// follows must not take that for an archive without a gap.
+func TestWhatIsShippedBehindAGapCountsWithItsBaseAlone(t *testing.T) {
+	c, store, raised := newCluster(t, 7), newMemStore(), &alarms{}
+	cfg := c.config(store, raised)
+	a := c.archived(store, cfg, 1, 10)
+	w, err := NewWriter(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.letGo()
+	look := func() ident.Index {
+		t.Helper()
+		if err := w.lookOn(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return w.Archived()
+	}
+	before := look()
+	if before == 0 || w.lastName == "" {
+		t.Fatalf("follows up to %d, %q", before, w.lastName)
+	}
+	c.run(10) // In no segment.
+	gap := pointOf(c.store.Applied())
+	gap.Index = c.store.History().End().Index
+	c.run(10)
+	c.segments(gap, 3, func(s *segment) {
+		name, data, err := s.seal(w.at, w.sealer)
+		if err == nil {
+			_, err = store.Put(t.Context(), a.path(timelinePath(w.at.timeline)+logFolder+name), data, blobstore.Condition{Absent: true})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	if got := look(); got > gap.Index {
+		t.Fatalf("entry %d counts as archived, and those from %d to %d are nowhere", got, before+1, gap.Index)
+	}
+	f, release, err := c.Freeze()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := writeBase(t.Context(), store, a.path(""), w.at, f, w.sealer, baseOptions{member: 0xb, clock: clock.Real()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := release(); err != nil {
+		t.Fatal(err)
+	}
+	if got := look(); got < c.index {
+		t.Errorf("with the base up to %d, archived is %d", c.index, got)
+	}
+}
+
+// A member that shipped behind a gap, and lost the ownership before its base was
+// complete, goes on from what the archive can restore.
+func TestWhatWasShippedWithoutItsBaseIsForgottenWithTheOwnership(t *testing.T) {
+	c, store, raised := newCluster(t, 8), newMemStore(), &alarms{}
+	cfg := c.config(store, raised)
+	c.archived(store, cfg, 1, 10)
+	w, err := NewWriter(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.base.need = true
+	w.reached(c.index + 100)
+	if found, err := w.look(t.Context()); err != nil || !found {
+		t.Fatal(found, err)
+	}
+	w.reached(w.last.Index)
+	if got := w.Archived(); got != w.last.Index {
+		t.Errorf("archived is %d, the archive ends with %d", got, w.last.Index)
 	}
 }
 

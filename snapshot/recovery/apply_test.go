@@ -213,6 +213,46 @@ func endState(t *testing.T, s *stopped) string {
 	return b.String()
 }
 
+// What a cut-off recovery has built waits for its name, and somebody else may have
+// used the place for a restore of his own meanwhile.
+func TestOnlyWhatAPlanHasBuiltGetsTheNameOfItsTarget(t *testing.T) {
+	s := stoppedCluster(t, 3)
+	s.write(t, 0, 1, s.put(1, 9))
+	p := s.planFor(t, nil, 0)
+	built := applyConfig(p, func(name string) error {
+		if name == "that is noted" {
+			return errCrash
+		}
+		return nil
+	})
+	if err := Apply(t.Context(), built, p); !errors.Is(err, errCrash) {
+		t.Fatal(err)
+	}
+	before := tree(t, s.sources[0].DataDir)
+	scratch, err := datadir.Open(testConfig().FS, s.sources[0].DataDir+".restoring")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Apply(t.Context(), applyConfig(p, nil), p); !errors.Is(err, datadir.ErrLocked) {
+		t.Errorf("while somebody is at work there: %v", err)
+	}
+	id, err := scratch.Identity()
+	other := id
+	other.Member++
+	if err = errors.Join(err, scratch.SetIdentity(other)); err != nil {
+		t.Fatal(err)
+	}
+	if err := scratch.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Apply(t.Context(), applyConfig(p, nil), p); !errors.Is(err, snapshot.ErrInvalid) {
+		t.Errorf("with another's directory there: %v", err)
+	}
+	if name := sameTree(before, tree(t, s.sources[0].DataDir)); name != "" {
+		t.Errorf("%s was changed", name)
+	}
+}
+
 func TestWhatAPlanCostsMustBeAccepted(t *testing.T) {
 	s := stoppedCluster(t, 3)
 	p := s.planFor(t, nil, 0)

@@ -71,7 +71,7 @@ func TestCollectSaysWhatADirectoryHoldsAndChangesNothing(t *testing.T) {
 }
 
 func TestDamageIsNamedAndTheRestIsCollected(t *testing.T) {
-	flip := func(t *testing.T, pattern string, every int) {
+	flip := func(t *testing.T, pattern string, from, every int) {
 		names, err := filepath.Glob(pattern)
 		if err != nil || len(names) == 0 {
 			t.Fatal(names, err)
@@ -80,7 +80,7 @@ func TestDamageIsNamedAndTheRestIsCollected(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for at := every; at < len(b); at += every {
+		for at := from; at < len(b); at += every {
 			b[at] ^= 1
 		}
 		if err := os.WriteFile(names[0], b, 0o600); err != nil {
@@ -93,10 +93,10 @@ func TestDamageIsNamedAndTheRestIsCollected(t *testing.T) {
 		part, want string
 		state, log bool
 	}{
-		{"a bit of the log", func(t *testing.T, dir string) { flip(t, dir+"/wal/*.wal", 200) }, "log", "damaged", true, false},
+		{"a bit of the log", func(t *testing.T, dir string) { flip(t, dir+"/wal/*.wal", 200, 200) }, "log", "damaged", true, false},
 		{"no log at all", func(t *testing.T, dir string) { os.RemoveAll(dir + "/wal") }, "log", "wal", true, false},
-		{"a bit of history", func(t *testing.T, dir string) { flip(t, dir+"/gen-*/history/*.seg", 100) }, "state", "damage", false, true},
-		{"a bit of base", func(t *testing.T, dir string) { flip(t, dir+"/gen-*/base.db", 5000) }, "state", "base.db", false, true},
+		{"a bit of history", func(t *testing.T, dir string) { flip(t, dir+"/gen-*/history/*.seg", 100, 100) }, "state", "damage", false, true},
+		{"a bit of base", func(t *testing.T, dir string) { flip(t, dir+"/gen-*/base.db", 2*4096, 100) }, "state", "base.db", false, true},
 		{"no generation in force", func(t *testing.T, dir string) { os.Remove(dir + "/CURRENT") }, "state", "CURRENT", false, true},
 		{"a state that is not trusted", func(t *testing.T, dir string) {
 			err := withStopped(testConfig(), Source{DataDir: dir}, func(d *datadir.Dir) error {

@@ -124,9 +124,14 @@ func (j *judge) witness() error {
 	if j.ask.Archive == nil {
 		return nil
 	}
-	s := j.source
-	if end, _ := s.end(); j.ask.Archive.Tip().Index > end.Index {
-		return refuse("the archive reaches entry %d, the best log ends at %d: restore from the archive", j.ask.Archive.Tip().Index, end.Index)
+	s, tip := j.source, j.ask.Archive.Tip()
+	if end, _ := s.end(); tip.Index > end.Index {
+		return refuse("the archive reaches entry %d, the best log ends at %d: restore from the archive", tip.Index, end.Index)
+	}
+	// An index alone says nothing: the tail of a deposed leader may be longer than
+	// what its successor committed instead.
+	if s.contradicts(tip) {
+		return refuse("the archive ends with entry %d of term %d, and the best log has another there: restore from the archive", tip.Index, tip.Term)
 	}
 	if d, known := j.ask.Archive.DigestAt(s.State.Applied.Index); known && d.String() != s.State.Digest {
 		return refuse("the archive has another digest than %s at entry %d: the archive is right, restore from it", s.DataDir, s.State.Applied.Index)
@@ -137,13 +142,22 @@ func (j *judge) witness() error {
 // committed is K, the largest proof of commitment.
 func (j *judge) committed() ident.Index {
 	var k ident.Index
-	for i := range j.facts.Members {
-		k = max(k, j.facts.Members[i].proven())
-	}
-	if j.ask.Archive != nil {
-		k = max(k, j.ask.Archive.Tip().Index)
+	for _, proof := range j.proofs() {
+		k = max(k, proof.Index)
 	}
 	return k
+}
+
+// proofs are the entries that somebody proves to be committed, the archive too.
+func (j *judge) proofs() []Mark {
+	var list []Mark
+	for i := range j.facts.Members {
+		list = append(list, j.facts.Members[i].proofs()...)
+	}
+	if j.ask.Archive != nil {
+		list = append(list, j.ask.Archive.Tip())
+	}
+	return list
 }
 
 // loss says what may be missing. Nothing is only if each write that was ever
@@ -170,11 +184,9 @@ func (j *judge) loss(p *Plan) Loss {
 // chosen log, or with other contents; 0 when there is none.
 func (j *judge) missing(p *Plan) ident.Index {
 	var newest ident.Index
-	for i := range j.facts.Members {
-		for _, proof := range j.facts.Members[i].proofs() {
-			if proof.Index > p.Keep.Index || j.source.contradicts(proof) {
-				newest = max(newest, proof.Index)
-			}
+	for _, proof := range j.proofs() {
+		if proof.Index > p.Keep.Index || j.source.contradicts(proof) {
+			newest = max(newest, proof.Index)
 		}
 	}
 	return newest

@@ -115,7 +115,7 @@ func NewPlan(f *Facts, ask Ask) (*Plan, error) {
 		Committed: min(j.committed(), end.Index), Keep: end, Terms: j.log.Terms, At: j.above(), Members: ask.Members, Bump: ask.BumpRevision,
 	}
 	if ask.ArchiveURL != "" {
-		p.Fence = &Fence{URL: ask.ArchiveURL, Epoch: max(s.Timeline, ask.NewestEpoch) + 1}
+		p.Fence = &Fence{URL: ask.ArchiveURL, Epoch: max(s.Timeline, ask.NewestEpoch) + 1, Sync: ask.Archive != nil && ask.Archive.Synchronous()}
 	}
 	for _, e := range j.log.Tail {
 		if e.Index > p.Committed {
@@ -262,14 +262,7 @@ func (j *judge) better(m *Member, end Mark) bool {
 
 // contradicted reports whether a member's log can not hold an entry that was
 // committed.
-func (j *judge) contradicted(m *Member) bool {
-	for i := range j.facts.Members {
-		if slices.ContainsFunc(j.facts.Members[i].proofs(), m.contradicts) {
-			return true
-		}
-	}
-	return false
-}
+func (j *judge) contradicted(m *Member) bool { return slices.ContainsFunc(j.proofs(), m.contradicts) }
 
 func (m *Member) damaged(part string) bool {
 	return slices.ContainsFunc(m.Damage, func(d Damage) bool { return d.Part == part })

@@ -162,6 +162,8 @@ func TestARecoveryIsRefusedWithTheReason(t *testing.T) {
 		{"old facts", []Member{log(1)}, late, "collect and plan again", ErrStale},
 		{"another plan is staged", []Member{with(log(1), func(m *Member) { m.Staged = "12ab" })}, askOf("m2", "m3"), "plan 12ab is staged", ErrStaged},
 		{"the archive reaches further", []Member{log(1)}, withArchive(askOf("m2", "m3"), archiveAt{tip: Mark{101, 3}}), "restore from the archive", ErrRefused},
+		{"the archive has another entry amid the log", []Member{survivor(1, three, 90, Mark{120, 3})}, withArchive(askOf("m2", "m3"), archiveAt{tip: Mark{100, 4}, sync: true}), "entry 100 of term 4", ErrRefused},
+		{"the archive has another last entry", []Member{log(1)}, withArchive(askOf("m2", "m3"), archiveAt{tip: Mark{100, 4}, sync: true}), "entry 100 of term 4", ErrRefused},
 		{"the archive disagrees", []Member{log(1)}, withArchive(askOf("m2", "m3"), archiveAt{tip: Mark{97, 3}, digest: &ident.Digest{1}}), "the archive is right", ErrRefused},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -170,6 +172,23 @@ func TestARecoveryIsRefusedWithTheReason(t *testing.T) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestAPlanKeepsWhatItsLogHolds(t *testing.T) {
+	p := Plan{Keep: Mark{100, 5}, Terms: []Mark{{91, 4}, {96, 5}}}
+	for at, want := range map[Mark]bool{
+		{100, 5}: true, {99, 5}: true, {95, 4}: true,
+		{90, 3}:  true, // The log begins after it: it was committed.
+		{101, 5}: false, {100, 6}: false, {97, 6}: false, {95, 6}: false,
+	} {
+		if got := p.keeps(at); got != want {
+			t.Errorf("entry %d of term %d is kept: %t", at.Index, at.Term, got)
+		}
+	}
+	apart := Plan{Keep: Mark{100, 5}} // A state whose log can not be used.
+	if !apart.keeps(Mark{99, 4}) || apart.keeps(Mark{100, 6}) || apart.keeps(Mark{101, 5}) {
+		t.Error("a state without a log")
 	}
 }
 

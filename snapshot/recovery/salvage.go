@@ -49,7 +49,8 @@ func Salvage(ctx context.Context, cfg Config, p *Plan, src Source) (*Salvaged, e
 
 // fork is the last entry that a member's log has in common with the one that was
 // kept. Two logs that have the same term at an index are the same up to there.
-// Where one does not reach back, all was committed.
+// Where one does not reach back to such an index it is the last that both are
+// known to have as committed: the true fork may be later, never earlier.
 func fork(m *Member, p *Plan, end Mark) ident.Index {
 	kept := Log{Last: p.Keep, Terms: p.Terms}
 	i := min(end.Index, p.Keep.Index)
@@ -61,7 +62,10 @@ func fork(m *Member, p *Plan, end Mark) ident.Index {
 		if i == end.Index {
 			here = end.Term
 		}
-		if here == there || here == 0 || there == 0 {
+		if here == 0 || there == 0 {
+			return min(i, m.proven(), p.Committed)
+		}
+		if here == there {
 			break
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/raftnode/wal"
+	"github.com/holdfast-db/holdfast/snapshot"
 )
 
 func TestWhatADeadMemberHasBeyondTheForkIsFound(t *testing.T) {
@@ -53,6 +55,38 @@ func TestWhatADeadMemberHasBeyondTheForkIsFound(t *testing.T) {
 				t.Errorf("found %q, want %q", keys, c.want)
 			}
 		})
+	}
+}
+
+// Where a log does not reach back to the fork, nothing tells where that is: then it
+// is looked for where both are known to agree.
+func TestTheForkIsNotTakenForLaterThanBothAreKnownToAgree(t *testing.T) {
+	s := stoppedCluster(t, 3)
+	s.write(t, 0, 1, s.put(1, 9), s.put(2, 9), s.put(3, 9))
+	s.write(t, 1, 0, s.put(1, 9))
+	s.write(t, 1, 3, s.put(2, 11), s.put(3, 11), s.put(4, 11))
+	c, dead := testConfig(), s.sources[1].DataDir
+	src := snapshot.DirSource{FS: c.FS, Clock: c.Clock, Logger: c.Logger, DataDir: dead}
+	if _, err := snapshot.SaveFromDir(t.Context(), src, filepath.Join(t.TempDir(), "x"), snapshot.WriteOptions{}); err != nil { // Its state goes on to the third.
+		t.Fatal(err)
+	}
+	log, _, err := wal.Open(wal.Config{FS: c.FS, Dir: filepath.Join(dead, "wal"), Logger: c.Logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(log.Compact(s.plan.At+3), log.Close()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Salvage(t.Context(), c, s.planFor(t, nil, 0), s.sources[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []string
+	for _, k := range got.Keys {
+		keys = append(keys, fmt.Sprintf("%s before %d", k.Key, k.Before))
+	}
+	if want := "[log-2 before 0 log-3 before 0 log-4 before 0]"; got.Fork != s.plan.At+1 || fmt.Sprint(keys) != want {
+		t.Errorf("fork at +%d, found %v, want %s", got.Fork-s.plan.At, keys, want)
 	}
 }
 

@@ -150,17 +150,22 @@ func (t *Table) Replace(other *Table) {
 }
 
 // force puts a state into force and tells the watcher what became of users.
+//
+// Invariant: each token is of a user that is in the state in force, with the
+// password that it has there. So those of users who went are void before: one
+// who comes later under the same name must not be taken for them. That all are
+// void is told afterwards: until then they are asked for.
 func (t *Table) force(s *State) {
-	old := t.state.Swap(s)
+	old := t.state.Load()
 	t.tell(func(w Watcher) {
-		if old.Enabled && !s.Enabled {
-			w.Disabled()
-			return
-		}
 		for name, u := range old.users { //tidy:ordered each by itself
 			if now := s.users[name]; now == nil || now != u && !bytes.Equal(now.row.Password, u.row.Password) {
 				w.Invalidated(name)
 			}
 		}
 	})
+	t.state.Store(s)
+	if old.Enabled && !s.Enabled {
+		t.tell(Watcher.Disabled)
+	}
 }

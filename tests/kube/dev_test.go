@@ -36,13 +36,13 @@ func startDev(t *testing.T, flags ...string) (*process, *world) {
 	p.start()
 	p.awaitReady()
 	t.Cleanup(p.kill)
-	return p, look(t, filepath.Join(dir, "data", "certs"), []string{ports[0]}, []string{"https://" + ports[1]})
+	return p, look(t, filepath.Join(dir, "data", "certs"), []string{ports[0]}, []string{"https://" + ports[1]}, dialHere)
 }
 
 // A cluster on one machine, whose only process is killed, goes on with the same pods.
 func TestADevClusterIsKilledAndFindsAllAsItWas(t *testing.T) {
 	metrics := "http://" + freePorts(t, 1)[0]
-	p, w := startDev(t, "--listen-metrics-url="+metrics)
+	p, w := startDev(t, "--runtime=sim", "--listen-metrics-url="+metrics)
 	w.create(deployment("web", 6, "500m"))
 	w.eventually(30*time.Second, "six pods run", func(ctx context.Context) error { return w.rolledOut(ctx, "web", 6) })
 	before, err := w.pods(w.ctx, "web")
@@ -112,7 +112,7 @@ func (w *world) nodesReady(ctx context.Context, n int) error {
 // The file that a dev cluster writes is all that a client needs, and nobody else can
 // read it.
 func TestADevClusterWritesTheContextThatClientsNeed(t *testing.T) {
-	p, _ := startDev(t, "--sim-nodes=1", "--context=mine")
+	p, _ := startDev(t, "--runtime=sim", "--nodes=1", "--context=mine")
 	path := filepath.Join(p.env[0][len("HOME="):], ".holdfast", "config")
 	info, err := os.Stat(path)
 	if err != nil {
@@ -133,10 +133,10 @@ func TestADevClusterWritesTheContextThatClientsNeed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := dialAPI(t, c.Server[0], secure)
+	w := dialAPI(t, c.Server[0], secure, dialHere)
 	w.eventually(20*time.Second, "the node is there", func(ctx context.Context) error { return w.nodesReady(ctx, 1) })
 	secure.Certificates = nil
-	if err := dialAPI(t, c.Server[0], secure).nodesReady(t.Context(), 1); !errors.Is(err, objects.ErrDenied) {
+	if err := dialAPI(t, c.Server[0], secure, dialHere).nodesReady(t.Context(), 1); !errors.Is(err, objects.ErrDenied) {
 		t.Errorf("without a certificate: %v", err)
 	}
 }

@@ -2,9 +2,11 @@ package kube_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"syscall"
 	"testing"
@@ -14,15 +16,16 @@ import (
 
 	"github.com/holdfast-db/holdfast/kube/objects"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
+	"github.com/holdfast-db/holdfast/tests/network"
 )
 
 var (
-	faultsFor  = flag.Duration("faults", 12*time.Second, "how long the cluster is harmed")
+	faultsFor  = flag.Duration("faults", 15*time.Second, "how long the cluster is harmed")
 	faultsSeed = flag.Uint64("seed", 0, "of the faults; 0: by the time")
 )
 
 // While rollouts, scaling and drains go on, control planes and fleets of nodes are
-// killed and stopped for a while. A minute after the last fault all is as it is meant
+// killed, stopped for a while, and cut off from each other. A minute after the last fault all is as it is meant
 // to be, and at no revision was it ever wrong.
 func TestFaultsDuringRolloutsScalingAndDrainsLeaveNoTrace(t *testing.T) {
 	seed := *faultsSeed
@@ -30,7 +33,7 @@ func TestFaultsDuringRolloutsScalingAndDrainsLeaveNoTrace(t *testing.T) {
 		seed = uint64(time.Now().UnixNano())
 	}
 	t.Logf("replay with: go test ./tests/kube -run Faults -faults=%v -seed=%d", *faultsFor, seed)
-	c := startThree(t, 4, 4, 4)
+	c := startThreeOn(t, meshOf(t, 6), 4, 4, 4)
 	apps := map[string]int32{"red": 6, "green": 8, "blue": 4}
 	for name, n := range apps {
 		c.create(deployment(name, n, "300m"))
@@ -58,28 +61,109 @@ func (c *three) allRolledOut(ctx context.Context, apps map[string]int32) error {
 	return nil
 }
 
+// meshOf is a network that can be cut, nil where none can be made.
+func meshOf(t *testing.T, members int) *network.Mesh {
+	t.Helper()
+	names, err := network.NewNames()
+	if err == nil {
+		t.Cleanup(func() {
+			if err := names.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		err = network.Probe(names)
+	}
+	var mesh *network.Mesh
+	if err == nil {
+		mesh, err = network.New(network.Config{Members: members, Names: names})
+	}
+	if err != nil {
+		if os.Getenv("HOLDFAST_REQUIRE_ALL") == "1" {
+			t.Fatalf("nobody can be cut off here: %v", err)
+		}
+		t.Logf("nobody is cut off here: %v", err)
+		return nil
+	}
+	t.Cleanup(func() {
+		if err := mesh.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return mesh
+}
+
 // harm does one thing after the other, each to one process. Two control planes always
 // run, or will soon.
 func (c *three) harm(ctx context.Context, r *rand.Rand) {
 	for ctx.Err() == nil {
-		p, what := c.planes[r.IntN(3)], "control plane"
+		victim := r.IntN(len(c.planes))
+		p, what := c.planes[victim], "control plane"
 		if r.IntN(2) == 0 {
-			p, what = c.fleets[r.IntN(len(c.fleets))], "fleet"
+			i := r.IntN(len(c.fleets))
+			p, what, victim = c.fleets[i], "fleet", len(c.planes)+i
 		}
-		pause := time.Duration(500+r.IntN(4000)) * time.Millisecond
-		if r.IntN(2) == 0 {
+		pause := time.Duration(300+r.IntN(3000)) * time.Millisecond
+		switch k := r.IntN(3); {
+		case k == 0:
 			c.Logf("fault: kill %s %s, back after %v", what, p.args[0], pause)
 			p.kill()
 			wait(ctx, pause)
 			p.start()
-		} else {
+		case k == 1 || c.mesh == nil:
 			c.Logf("fault: stop %s %s for %v", what, p.args[0], pause)
 			p.signal(syscall.SIGSTOP)
 			wait(ctx, pause)
 			p.signal(syscall.SIGCONT)
+		default:
+			c.cut(ctx, r, victim, pause)
 		}
-		wait(ctx, time.Duration(r.IntN(2000))*time.Millisecond)
+		wait(ctx, time.Duration(r.IntN(1000))*time.Millisecond)
 	}
+}
+
+// cut separates one process from control planes, from fleets, or from everybody, in one
+// direction or in both; sometimes for so long that its nodes count as dead.
+func (c *three) cut(ctx context.Context, r *rand.Rand, victim int, pause time.Duration) {
+	first, last := 0, len(c.planes)+len(c.fleets)
+	switch r.IntN(3) {
+	case 0:
+		last = len(c.planes)
+	case 1:
+		if first = len(c.planes); victim >= first {
+			first = 0 // Fleets say nothing to each other.
+		}
+	}
+	if *faultsFor > time.Minute && r.IntN(4) == 0 { // Else it would be the only fault.
+		pause += 15 * time.Second
+	}
+	hears, speaks := true, true // Whether the direction is cut.
+	switch r.IntN(3) {
+	case 0:
+		hears = false
+	case 1:
+		speaks = false
+	}
+	c.Logf("fault: member %d cut off from %d to %d for %v; it hears them: %t, it is heard: %t", victim, first, last-1, pause, !hears, !speaks)
+	each := func(change func(from, to int) error) {
+		for other := first; other < last; other++ {
+			var errs []error
+			if other == victim {
+				continue
+			}
+			if speaks {
+				errs = append(errs, change(victim, other))
+			}
+			if hears {
+				errs = append(errs, change(other, victim))
+			}
+			if err := errors.Join(errs...); err != nil { // Of the rules, not of what is cut.
+				c.Error(err)
+			}
+		}
+	}
+	each(c.mesh.Cut)
+	wait(ctx, pause)
+	each(c.mesh.Heal)
 }
 
 func wait(ctx context.Context, d time.Duration) {

@@ -86,10 +86,10 @@ func figuresCluster(t *testing.T, f *figures) (*world, *process, []*process) {
 	t.Helper()
 	half := f.Nodes / 2
 	if f.Members == 3 {
-		c := startThree(t, half, f.Nodes-half)
+		c := startThreeWith(t, nil, []string{"--enable-pprof"}, half, f.Nodes-half)
 		return c.world, c.planes[0], c.fleets
 	}
-	p, w := startDev(t, "--sim-nodes=0", "--enable-pprof") // For who looks closer while it runs.
+	p, w := startDev(t, "--runtime=sim", "--nodes=0", "--enable-pprof") // For who looks closer while it runs.
 	data := strings.TrimPrefix(p.args[2], "--data-dir=")
 	var fleets []*process
 	names := makeFleets(t, filepath.Join(data, "certs"), 2)

@@ -35,7 +35,10 @@ import (
 	"github.com/holdfast-db/holdfast/tests/kube/replay"
 )
 
-var keep = flag.Bool("keep", false, "keep the folders of logs and data")
+var (
+	keep  = flag.Bool("keep", false, "keep the folders of logs and data")
+	raced = flag.Bool("programs.race", false, "build the programs with the race detector; a race of theirs fails the test")
+)
 
 // built are the programs, made once for all tests.
 var built struct {
@@ -45,6 +48,10 @@ var built struct {
 }
 
 func TestMain(m *testing.M) {
+	swept, err := sweepAborted(os.TempDir())
+	if err != nil || len(swept) > 0 {
+		fmt.Fprintf(os.Stderr, "ended what aborted runs have left in %q: %v\n", swept, err)
+	}
 	code := m.Run()
 	if built.dir != "" {
 		os.RemoveAll(built.dir)
@@ -58,7 +65,11 @@ func programs(t *testing.T) string {
 		if built.dir, built.err = os.MkdirTemp("", "holdfast-kube-"); built.err != nil {
 			return
 		}
-		cmd := exec.Command("go", "build", "-o", built.dir+string(filepath.Separator), "./cmd/controlplane", "./cmd/kubelet", "./cmd/holdfastctl")
+		args := []string{"build", "-o", built.dir + string(filepath.Separator)}
+		if *raced { // builtin/demo is nothing but the program: it finds no libraries.
+			args = append(args, "-race", "-tags=netgo,osusergo", "-ldflags=-linkmode external -extldflags -static")
+		}
+		cmd := exec.Command("go", append(args, "./cmd/controlplane", "./cmd/kubelet", "./cmd/holdfastctl")...)
 		cmd.Dir = filepath.Join("..", "..")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("build: %w\n%s", err, out)
@@ -79,6 +90,8 @@ type process struct {
 	dir  string // Where it runs. Empty: where the test does.
 	says string // What it says once it is ready.
 
+	launch func(*exec.Cmd) error // Starts it somewhere else. Nil: here.
+
 	cmd   *exec.Cmd
 	out   *output
 	ended chan struct{}
@@ -86,6 +99,7 @@ type process struct {
 
 // output keeps what a process says, in its file and the end of it here.
 type output struct {
+	t     *testing.T
 	mu    sync.Mutex
 	w     io.Writer
 	text  []byte
@@ -97,6 +111,9 @@ func (o *output) Write(b []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.text = append(o.text, b...)
+	if bytes.Contains(b, []byte("WARNING: DATA RACE")) {
+		o.t.Errorf("%s", b)
+	}
 	if o.says != "" && bytes.Contains(o.text, []byte(o.says)) {
 		o.says = ""
 		close(o.ready)
@@ -119,12 +136,16 @@ func (p *process) start() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.out, p.ended = &output{w: log, says: p.says, ready: make(chan struct{})}, make(chan struct{})
+	p.out, p.ended = &output{t: p.t, w: log, says: p.says, ready: make(chan struct{})}, make(chan struct{})
 	p.cmd = exec.Command(filepath.Join(programs(p.t), p.name), p.args[1:]...)
 	p.cmd.Env = append(os.Environ(), p.env...)
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = p.dir, p.out, p.out
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // Nothing is left behind.
-	if err := p.cmd.Start(); err != nil {
+	launch := p.launch
+	if launch == nil {
+		launch = (*exec.Cmd).Start
+	}
+	if err := launch(p.cmd); err != nil {
 		p.t.Fatal(err)
 	}
 	cmd, ended := p.cmd, p.ended
@@ -165,13 +186,18 @@ func (p *process) running() bool {
 // folder is where a test's cluster lives. It is kept when the test fails.
 func folder(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kube-test-")
+	dir, err := os.MkdirTemp("", folderPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark, err := claim(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		defer mark.Close()
 		if t.Failed() || *keep {
-			t.Log("kept:", dir)
+			t.Log("kept:", dir, os.Remove(filepath.Join(dir, aliveFile)))
 			return
 		}
 		os.RemoveAll(dir)
@@ -204,20 +230,27 @@ type world struct {
 // answerBytesMax is for lists of some ten thousand pods.
 const answerBytesMax = 256 << 20
 
+// dialer connects to an address.
+type dialer func(ctx context.Context, address string) (net.Conn, error)
+
+func dialHere(ctx context.Context, address string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", address)
+}
+
 // look connects to the API and to the store, each with certificates of a folder.
-func look(t *testing.T, certs string, apis, stores []string) *world {
+func look(t *testing.T, certs string, apis, stores []string, dial dialer) *world {
 	t.Helper()
 	w := &world{T: t, ctx: t.Context()}
 	conn, err := grpc.NewClient("passthrough:///"+apis[0],
 		grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(t, certs, "admin"))),
-		grpc.WithContextDialer(anyOf(apis)),
+		grpc.WithContextDialer(dial.anyOf(apis)),
 		grpc.WithDefaultCallOptions(grpc.WaitForReady(true), grpc.MaxCallRecvMsgSize(answerBytesMax)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
 	w.api = objects.New(conn, "test")
-	w.store, err = client.New(client.Config{Endpoints: stores, TLS: clientTLS(t, certs, "client"), Logger: hclog.NewNullLogger()})
+	w.store, err = client.New(client.Config{Endpoints: stores, TLS: clientTLS(t, certs, "client"), Dial: dial, Logger: hclog.NewNullLogger()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,10 +259,10 @@ func look(t *testing.T, certs string, apis, stores []string) *world {
 }
 
 // anyOf dials the first that takes the connection.
-func anyOf(addresses []string) func(context.Context, string) (net.Conn, error) {
+func (dial dialer) anyOf(addresses []string) func(context.Context, string) (net.Conn, error) {
 	return func(ctx context.Context, _ string) (conn net.Conn, err error) {
 		for _, a := range addresses {
-			if conn, err = new(net.Dialer).DialContext(ctx, "tcp", a); err == nil {
+			if conn, err = dial(ctx, a); err == nil {
 				return conn, nil
 			}
 		}
@@ -345,9 +378,9 @@ func (w *world) replay() {
 }
 
 // dialAPI connects to one API.
-func dialAPI(t *testing.T, address string, secure *tls.Config) *world {
+func dialAPI(t *testing.T, address string, secure *tls.Config, dial dialer) *world {
 	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(secure)))
+	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithContextDialer(dial), grpc.WithTransportCredentials(credentials.NewTLS(secure)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 
 // A machine shows its token once; its certificate lets it back in.
 func TestAMachineJoinsWithATokenAndReturnsWithout(t *testing.T) {
-	p, w := startDev(t, "--sim-nodes=0")
+	p, w := startDev(t, "--runtime=sim", "--nodes=0")
 	data := strings.TrimPrefix(p.args[2], "--data-dir=")
 	ca, err := pki.Store{FS: vfs.OS(), Clock: clock.Real(), Dir: filepath.Join(data, "certs")}.Authority()
 	if err != nil {
@@ -35,7 +35,7 @@ func TestAMachineJoinsWithATokenAndReturnsWithout(t *testing.T) {
 	}
 	dir := filepath.Join(filepath.Dir(data), "joiner")
 	server := "--server=" + strings.TrimPrefix(p.args[3], "--listen-api=")
-	k := &process{t: t, name: "kubelet", says: "registered", args: []string{dir, server, "--dir=" + dir, "--node-name=joiner", "--token-file=" + tokenFile}}
+	k := &process{t: t, name: "kubelet", says: "registered", args: []string{dir, server, "--dir=" + dir, "--runtime=sim", "--node-name=joiner", "--token-file=" + tokenFile}}
 	k.start()
 	t.Cleanup(func() { k.kill() })
 	k.awaitReady()
@@ -44,14 +44,14 @@ func TestAMachineJoinsWithATokenAndReturnsWithout(t *testing.T) {
 	w.eventually(30*time.Second, "its pods run", func(ctx context.Context) error { return w.rolledOut(ctx, "web", 2) })
 	k.kill()
 
-	k.args, k.says = k.args[:4], "" // Without the token.
+	k.args, k.says = k.args[:5], "" // Without the token.
 	k.start()
 	if err := objects.Delete[*corev1.Node](t.Context(), w.api, "", "joiner"); err != nil {
 		t.Fatal(err)
 	}
 	w.eventually(30*time.Second, "the node is ready again", func(ctx context.Context) error { return w.nodesReady(ctx, 1) })
 
-	other := &process{t: t, name: "kubelet", args: []string{dir + "2", server, "--dir=" + dir + "2", "--node-name=thief", "--token-file=" + tokenFile}}
+	other := &process{t: t, name: "kubelet", args: []string{dir + "2", server, "--dir=" + dir + "2", "--runtime=sim", "--node-name=thief", "--token-file=" + tokenFile}}
 	other.start()
 	select {
 	case <-other.ended:

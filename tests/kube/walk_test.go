@@ -1,9 +1,14 @@
 package kube_test
 
 import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/holdfast-db/holdfast/tests/page"
@@ -12,7 +17,8 @@ import (
 // walker types the walk of docs/kube.md.
 type walker struct {
 	*page.Page
-	bin string
+	bin  string
+	node string // What the nodes' names begin with.
 }
 
 // starts starts what the next block says, until the test ends.
@@ -20,7 +26,7 @@ func (w *walker) starts(says string, flags ...string) *process {
 	w.T.Helper()
 	args := strings.Fields(w.Take(true))
 	p := &process{
-		t: w.T, name: args[0], says: says, dir: w.Dir, env: w.Env(),
+		t: w.T, name: args[0], says: says, dir: w.Dir, env: w.Env(), launch: w.Launch,
 		args: append(append([]string{filepath.Join(w.Dir, args[0])}, args[1:]...), flags...),
 	}
 	p.start()
@@ -55,16 +61,125 @@ func lines(text string, with ...string) (n int) {
 	return n
 }
 
-func TestTheWalkIsAsThePageSays(t *testing.T) {
+// walkOn begins a section of the page, whose commands keep to a folder, to ports and to
+// names of their own.
+func walkOn(t *testing.T, file, section string) (*walker, []string) {
+	t.Helper()
 	ports := freePorts(t, 3)
-	w := &walker{Page: page.Open(t, filepath.Join("..", "..", "docs", "kube.md"), "A walk"), bin: programs(t)}
+	w := &walker{Page: page.Open(t, filepath.Join("..", "..", file), section), bin: programs(t)}
 	w.Dir = folder(t)
-	w.Names = []string{"127.0.0.1:6443", ports[0]}
+	if err := os.Chmod(w.Dir, 0o711); err != nil { // Users of containers pass through.
+		t.Fatal(err)
+	}
+	w.node = fmt.Sprintf("w%04x", rand.N(1<<16))
+	w.Names = []string{"127.0.0.1:6443", ports[0], "127.0.0.1:2379", ports[1], "127.0.0.1:2380", ports[2], "node2", w.node + "-node2"}
 	w.Env = func() []string {
 		return append(os.Environ(), "PATH="+w.bin+string(os.PathListSeparator)+os.Getenv("PATH"), "HOME="+w.Dir, "SUDO_UID=", "HOLDFAST_CONFIG=")
 	}
-	w.starts("The cluster is ready", "--listen-api="+ports[0], "--listen-client-url=https://"+ports[1], "--listen-peer-url=https://"+ports[2])
-	fleet := w.starts("registered")
+	return w, []string{"--listen-api=" + ports[0], "--listen-client-url=https://" + ports[1], "--listen-peer-url=https://" + ports[2]}
+}
+
+// Everything that the layer is for, on one machine. With containers that is a network
+// namespace here, as other tests have pods of the same addresses; with plain processes it
+// is this one.
+func TestTheWalkIsAsThePageSays(t *testing.T) {
+	t.Parallel()
+	runtimes(t, func(t *testing.T, runtime string) {
+		t.Parallel() // It waits most of its time.
+		w, flags := walkOn(t, "docs/kube.md", "A walk")
+		as := []string{"--runtime=" + runtime}
+		if runtime == "native" {
+			mesh := rowsMesh(t, 0)
+			if mesh == nil {
+				t.Skip("native nodes need root, namespaces and nft")
+			}
+			w.Launch = mesh.Launch
+		}
+		flags = append(append(flags, as...), "--node-name="+w.node)
+		t.Cleanup(func() {
+			w.quietly("kubelet", "remove", "--dir=node2", "--node-name="+w.node+"-node2", as[0]) // Done already, unless the test has failed.
+			w.quietly("controlplane", "dev", "remove", "--node-name="+w.node, as[0])
+		})
+		plane := w.starts("The cluster is ready", flags...)
+		w.shows(0)
+		second := w.starts("registered", as...)
+		w.serves()
+
+		w.shows(0, "deployment.apps/web scaled", "successfully rolled out")
+		w.shows(0, "OOMKilled")
+		second.kill()
+		out := w.shows(0, " pods removed", "Terminating")
+		if n := lines(out, "web-", "1/1", "Running", w.node+" "); n != 4 {
+			t.Errorf("%d pods run on the node that is left, of 4", n)
+		}
+		restarted := lines(out, "web-", " 1 (")
+		w.shows(0, "Snapshot saved", "successfully rolled out")
+
+		plane.signal(syscall.SIGINT)
+		<-plane.ended
+		w.shows(0, "Restored")
+		w.starts("The cluster is ready", flags...)
+		out = w.shows(0, "2 pods to be decided about", "scaled from 4 to 6", "settled: 2 adopted, 0 pruned", "successfully rolled out")
+		_, out, _ = strings.Cut(out, "successfully rolled out")
+		if n, again := lines(out, "web-", "1/1", "Running"), lines(out, "web-", " ago)"); n != 6 || again != restarted {
+			t.Errorf("%d pods run of 6; %d were restarted, %d before the restore", n, again, restarted)
+		}
+		if text := w.Take(false); text != "controlplane dev remove\n" { // As above, with its node.
+			t.Errorf("the page ends with %q", text)
+		}
+	})
+}
+
+// serves types what makes the deployment, and what asks it.
+func (w *walker) serves() {
+	w.T.Helper()
+	out := w.shows(0, "deployment.apps/web created", "service/web created", "successfully rolled out")
+	if n, second := lines(out, "pod/web-", "1/1", "Running"), lines(out, "pod/web-", "Running", w.node+"-node2"); n != 3 || second == 0 {
+		w.T.Errorf("%d pods run of 3, %d of them on the second node", n, second)
+	}
+	served := map[string]bool{}
+	for line := range strings.Lines(w.shows(0, "[pod/web-")) {
+		if pod, ok := strings.CutPrefix(line, "pod "); ok {
+			served[strings.TrimSpace(pod)] = true
+		}
+	}
+	if len(served) != 3 {
+		w.T.Errorf("%d pods of 3 have answered 24 requests: %v", len(served), served)
+	}
+}
+
+func TestTheReadmeIsAsItSays(t *testing.T) {
+	t.Parallel()
+	w, flags := walkOn(t, "README.md", "A cluster on this machine")
+	flags = append(flags, "--runtime=process", "--node-name="+w.node)
+	t.Cleanup(func() { w.quietly("controlplane", "dev", "remove", "--node-name="+w.node, "--runtime=process") })
+	w.Names = append(w.Names, "make build && export PATH=$PWD/bin:$PATH", "trap 'kill $!; wait' EXIT", // The tests' are built.
+		"controlplane dev &", "controlplane dev "+strings.Join(flags, " ")+" > dev.log & until grep -q 'is ready' dev.log; do sleep 0.1; done")
+	out := w.shows(0, "deployment.apps/web created", "deployment.apps/web scaled", "replicaset.apps/web-", "listens")
+	if n := lines(out, "web-", "1/1", "Running", "<none> "); n != 3 {
+		t.Errorf("%d pods run of 3", n)
+	}
+}
+
+// quietly runs a program that cleans up.
+func (w *walker) quietly(args ...string) {
+	cmd := exec.Command(filepath.Join(w.bin, args[0]), args[1:]...)
+	cmd.Dir, cmd.Env = w.Dir, w.Env()
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := w.Launch(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		w.T.Errorf("%v: %v\n%s", args, err, out.String())
+	}
+}
+
+func TestTheWalkOverSimulatedNodesIsAsThePageSays(t *testing.T) {
+	w, flags := walkOn(t, "docs/kube.md", "Simulated nodes")
+	w.starts("The cluster is ready", flags...)
+	w.starts("registered")
 
 	out := w.shows(0, "deployment.apps/web created", "deployment.apps/web scaled", "successfully rolled out", "10/10")
 	if n := lines(out, "pod/web-", "1/1", "Running"); n != 10 {
@@ -82,15 +197,7 @@ func TestTheWalkIsAsThePageSays(t *testing.T) {
 		t.Error("pods run on the node that was drained")
 	}
 
-	fleet.kill()
-	out = w.shows(0)
-	if lines(out, "fleet-", "NotReady") != 2 {
-		t.Error("the nodes that were killed are not known to be")
-	}
-	if n := lines(out, "web-", "Running", "sim-"); n != 10 {
-		t.Errorf("%d pods run on the nodes that are left, of 10", n)
-	}
-	out = w.shows(0, "sim-1", "CPU(cores)", "MEMORY(bytes)", "Scheduled", "NodeSilent")
+	out = w.shows(0, "sim-1", "CPU(cores)", "MEMORY(bytes)", "Scheduled")
 	if lines(out, "web-", "1m") == 0 {
 		t.Error("no pod is measured")
 	}

@@ -135,24 +135,44 @@ func (r *run) serve(ctx context.Context, want int) {
 
 const serveMax = 10 * time.Second
 
-// endFaults ends the faults when they have lasted as long as they should, and
-// when enough was served meanwhile to prove something.
+// endFaults ends the faults when they have lasted as long as they should, when
+// enough was served meanwhile to prove something, and when each nemesis has acted.
 func (r *run) endFaults(ctx context.Context, calm context.CancelFunc, from int64) {
 	defer calm()
 	for ctx.Err() == nil {
-		lasted := time.Duration(r.rec.now() - from)
-		enough := r.rec.acknowledged(from, r.rec.now()) >= duringEnough
-		if lasted >= r.s.Faults && enough || lasted >= faultsStretch*r.s.Faults {
+		now := r.rec.now()
+		if faultsAreOver(time.Duration(now-from), r.s.Faults, r.rec.acknowledged(from, now), len(r.idle())) {
 			return
 		}
 		sleep(ctx, 200*time.Millisecond)
 	}
 }
 
+// faultsAreOver also where little is served or a nemesis cannot act, in the end.
+func faultsAreOver(lasted, faults time.Duration, acknowledged, idle int) bool {
+	if lasted >= faultsStretch*faults {
+		return true
+	}
+	return lasted >= faults && acknowledged >= duringEnough && (idle == 0 || lasted >= faults+idleMax)
+}
+
 const (
 	duringEnough  = 2 * duringMin
 	faultsStretch = 6
+	idleMax       = 25 * time.Second // A loaded machine may need as long for what takes a second or two.
 )
+
+// idle are the nemeses that have not acted yet.
+func (r *run) idle() (names []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, name := range r.s.Nemeses {
+		if r.counts[name] == 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
 
 // prepare does the setup of the workload, before there are any faults.
 func (r *run) prepare(ctx context.Context) error {

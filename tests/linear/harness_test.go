@@ -6,6 +6,7 @@ import (
 	"math/rand"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -222,5 +223,35 @@ func TestADrawnScenarioDependsOnItsSeedAlone(t *testing.T) {
 	}
 	if different != 40 {
 		t.Errorf("%d of 40 seeds differ from the next", different)
+	}
+}
+
+func TestFaultsLastUntilEachNemesisHasActedAndNotForever(t *testing.T) {
+	r := newRun(nil, Scenario{Nemeses: []string{"loss", "certificates"}, Faults: faultsShort})
+	defer r.stalls.stop()
+	r.count("loss")
+	if got := fmt.Sprint(r.idle()); got != "[certificates]" {
+		t.Errorf("%s have not acted", got)
+	}
+	for _, c := range []struct {
+		lasted             time.Duration
+		acknowledged, idle int
+		want               bool
+	}{
+		{faultsShort - 1, duringEnough, 0, false},
+		{faultsShort, duringEnough, 0, true},
+		{faultsShort, duringEnough, 1, false},
+		{faultsShort + idleMax - 1, duringEnough, 1, false},
+		{faultsShort + idleMax, duringEnough, 1, true},
+		{faultsShort + idleMax - 1, duringEnough - 1, 0, false},
+		{faultsStretch * faultsShort, 0, 1, true},
+	} {
+		if got := faultsAreOver(c.lasted, faultsShort, c.acknowledged, c.idle); got != c.want {
+			t.Errorf("after %s, %d acknowledged, %d idle: over is %t", c.lasted, c.acknowledged, c.idle, got)
+		}
+	}
+	r.count("certificates")
+	if got := r.idle(); len(got) > 0 {
+		t.Errorf("%s have not acted", got)
 	}
 }

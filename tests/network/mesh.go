@@ -140,6 +140,11 @@ func (m *Mesh) Processes(pid func(member int) int) {
 
 // Dial connects from where the clients are.
 func (m *Mesh) Dial(ctx context.Context, address string) (conn net.Conn, err error) {
+	return m.DialFrom(ctx, Clients, address)
+}
+
+// DialFrom connects from where a member is.
+func (m *Mesh) DialFrom(ctx context.Context, member int, address string) (conn net.Conn, err error) {
 	dial := func() error {
 		conn, err = (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", address)
 		return err
@@ -147,7 +152,7 @@ func (m *Mesh) Dial(ctx context.Context, address string) (conn net.Conn, err err
 	if m.client == nil {
 		return conn, dial()
 	}
-	return conn, m.client.do(dial)
+	return conn, m.at(member).do(dial)
 }
 
 const dialTimeout = 2 * time.Second

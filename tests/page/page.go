@@ -4,6 +4,7 @@
 package page
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -28,8 +29,9 @@ type Page struct {
 	T      *testing.T
 	Dir    string // Where commands run.
 	Env    func() []string
-	Names  []string        // Example, what stands for it, and so on.
-	More   func() []string // More of them, asked each time.
+	Launch func(*exec.Cmd) error // Starts a command, here unless it says where.
+	Names  []string              // Example, what stands for it, and so on.
+	More   func() []string       // More of them, asked each time.
 	Blocks []Block
 }
 
@@ -52,7 +54,7 @@ func Open(t *testing.T, path string, sections ...string) *Page {
 		found, _, _ = strings.Cut(found, "\n## ")
 		text += found
 	}
-	p := &Page{T: t, Dir: t.TempDir(), Env: os.Environ, More: func() []string { return nil }}
+	p := &Page{T: t, Dir: t.TempDir(), Env: os.Environ, Launch: (*exec.Cmd).Start, More: func() []string { return nil }}
 	for _, b := range block.FindAllStringSubmatch(text, -1) {
 		p.Blocks = append(p.Blocks, Block{b[1] != "", b[2]})
 	}
@@ -89,7 +91,13 @@ func (p *Page) Command(text string) *exec.Cmd {
 func (p *Page) Types(code int) string {
 	p.T.Helper()
 	text := p.Take(false)
-	out, err := p.Command(text).CombinedOutput()
+	var out bytes.Buffer
+	cmd := p.Command(text)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := p.Launch(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
 	got := 0
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		got = exit.ExitCode()
@@ -97,8 +105,8 @@ func (p *Page) Types(code int) string {
 		p.T.Fatal(err)
 	}
 	if got != code {
-		p.T.Fatalf("ended with %d, expected %d\n%s\n%s", got, code, text, out)
+		p.T.Fatalf("ended with %d, expected %d\n%s\n%s", got, code, text, out.String())
 	}
-	p.T.Logf("%s\n%s", text, out)
-	return string(out)
+	p.T.Logf("%s\n%s", text, out.String())
+	return out.String()
 }

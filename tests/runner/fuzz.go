@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -15,35 +16,42 @@ import (
 // below it the run says nothing.
 const executionsMin = 100
 
-// fuzz finds all fuzz targets of the main module; go test runs one at a time.
+// fuzz finds all fuzz targets of the main module. One has one worker: linking it takes
+// a processor as long as most targets run, in which another fuzzes. Targets are found in
+// the source, as go test would first build the tests of all packages to list them.
 func fuzz(ctx context.Context, each time.Duration) ([]job, error) {
-	cmd := exec.CommandContext(ctx, "go", "test", "-list", "^Fuzz", "./...")
+	const files = `{{$p := .}}{{range .TestGoFiles}}{{$p.ImportPath}} {{$p.Dir}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$p.ImportPath}} {{$p.Dir}}/{{.}}{{"\n"}}{{end}}`
+	cmd := exec.CommandContext(ctx, "go", "list", "-f", files, "./...")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, fmt.Errorf("list fuzz targets: %w\n%s%s", err, out, stderr.Bytes())
+		return nil, fmt.Errorf("list test files: %w\n%s%s", err, out, stderr.Bytes())
 	}
-	return fuzzJobs(string(out), each), nil
+	var jobs []job
+	for line := range strings.Lines(string(out)) {
+		pkg, name, found := strings.Cut(strings.TrimSpace(line), " ")
+		if !found {
+			continue
+		}
+		source, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		jobs = append(jobs, fuzzJobs(pkg, source, each)...)
+	}
+	return jobs, nil
 }
 
-// fuzzJobs reads the output of go test -list: the targets of a package, then
-// its line.
-func fuzzJobs(list string, each time.Duration) []job {
+var fuzzTarget = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(\w+ \*testing\.F\)`)
+
+// fuzzJobs are the targets in a file of a package.
+func fuzzJobs(pkg string, source []byte, each time.Duration) []job {
 	var jobs []job
-	var targets []string
-	for line := range strings.Lines(list) {
-		words := strings.Fields(line)
-		switch {
-		case len(words) == 1 && strings.HasPrefix(words[0], "Fuzz"):
-			targets = append(targets, words[0])
-		case len(words) > 1 && words[0] == "ok":
-			for _, target := range targets {
-				argv := []string{"go", "test", "-run=^$", "-fuzz=^" + target + "$", "-fuzztime=" + each.String(), "-fuzzminimizetime=10x", words[1]} // Making inputs small costs large ones all their time.
-				jobs = append(jobs, job{name: words[1] + "." + target, argv: argv, limit: each + stepLimit, fuzz: each})
-			}
-			targets = nil
-		}
+	for _, found := range fuzzTarget.FindAllSubmatch(source, -1) {
+		target := string(found[1])
+		argv := []string{"go", "test", "-run=^$", "-fuzz=^" + target + "$", "-fuzztime=" + each.String(), "-parallel=1", "-fuzzminimizetime=10x", pkg} // Making inputs small costs large ones all their time.
+		jobs = append(jobs, job{name: pkg + "." + target, argv: argv, limit: each + stepLimit, fuzz: each})
 	}
 	return jobs
 }

@@ -21,7 +21,7 @@ import (
 
 func main() {
 	only := flag.String("only", "", "suites to run, separated by commas; all when empty")
-	fuzzTime := flag.Duration("fuzztime", 4*time.Second, "how long each fuzz target runs")
+	fuzzTime := flag.Duration("fuzztime", 5*time.Second, "how long each fuzz target runs")
 	logDir := flag.String("logs", filepath.Join(".cache", "test"), "folder for the suites' output")
 	flag.Parse()
 

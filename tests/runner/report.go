@@ -30,6 +30,17 @@ func (o *outcome) skip(name, reason string) {
 	o.skips = append(o.skips, remark{name, reason})
 }
 
+// merge adds what came of some of the suite's jobs.
+func (o *outcome) merge(part outcome) {
+	o.passed += part.passed
+	o.failed += part.failed
+	o.skipped += part.skipped
+	o.failures = append(o.failures, part.failures...)
+	o.skips = append(o.skips, part.skips...)
+	o.targets += part.targets
+	o.executions += part.executions
+}
+
 // report collects the outcomes of all suites.
 type report struct {
 	requireAll bool // What could not run has failed.

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -94,13 +96,30 @@ func TestACommandThatHangsIsEndedWithItsChildren(t *testing.T) {
 	}
 }
 
-func TestFuzzTargetsAreFoundWithTheirPackages(t *testing.T) {
-	jobs := fuzzJobs("FuzzA\nFuzzB\nok  \tm/x\t0.01s\n?   \tm/y\t[no test files]\nok  \tm/z\t0.01s\nFuzzC\nok  \tm/w\t0.01s\n", time.Second)
+func TestJobsOfTwoLanesRunBesideEachOther(t *testing.T) {
+	meet := filepath.Join(t.TempDir(), "meet")
+	if err := syscall.Mkfifo(meet, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(t.TempDir(), "log")
+	s := suite{name: "s", lanes: 2, jobs: fixed(script("reads", "echo begin; cat "+meet, false), script("writes", "echo words > "+meet, false), script("fails", "exit 2", false))}
+	o := s.run(context.Background(), log)
+	if o.passed != 2 || o.failed != 1 || o.failures[0].name != "fails" {
+		t.Errorf("%+v", o)
+	}
+	b, err := os.ReadFile(log)
+	if err != nil || strings.Count(string(b), "== ") != 3 || !strings.Contains(string(b), "begin\nwords\n") {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func TestFuzzTargetsAreFoundInTheSource(t *testing.T) {
+	source := "package x\n\n// func FuzzNot(f *testing.F)\nfunc FuzzA(f *testing.F) {\n}\n\nfunc FuzzyB(t *testing.T) {\n}\nfunc FuzzC(fz *testing.F) {\n}\n"
 	var names []string
-	for _, j := range jobs {
+	for _, j := range fuzzJobs("m/x", []byte(source), time.Second) {
 		names = append(names, j.name)
 	}
-	if got := strings.Join(names, " "); got != "m/x.FuzzA m/x.FuzzB m/w.FuzzC" {
+	if got := strings.Join(names, " "); got != "m/x.FuzzA m/x.FuzzC" {
 		t.Errorf("found %s", got)
 	}
 }

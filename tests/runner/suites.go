@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -19,6 +22,9 @@ type suite struct {
 	name string
 	home string // A folder without which the suite cannot run.
 	jobs func(ctx context.Context) ([]job, error)
+
+	// lanes run jobs beside each other: those of which much is one processor's work. 0: one.
+	lanes int
 }
 
 // job is one command.
@@ -57,7 +63,7 @@ func suites(fuzzTime time.Duration) []suite {
 		{name: "linear", home: "tests/linear", jobs: fixed(goTests("linear"))},
 		{name: "failpoints", home: "tests/failpoints", jobs: fixed(goTests("failpoints"))},
 		{name: "plants", home: "tests/plants", jobs: fixed(long("plants"))},
-		{name: "fuzz", jobs: func(ctx context.Context) ([]job, error) { return fuzz(ctx, fuzzTime) }},
+		{name: "fuzz", jobs: func(ctx context.Context) ([]job, error) { return fuzz(ctx, fuzzTime) }, lanes: 2},
 		{name: "kube", home: "tests/kube", jobs: fixed(goTests("kube"))},
 		{name: "demo", home: "tests/demo", jobs: fixed(step("demo"))},
 	}
@@ -113,9 +119,36 @@ func (s suite) run(ctx context.Context, logName string) outcome {
 	if err != nil {
 		o.fail(s.name, err.Error())
 	}
-	for _, j := range jobs {
-		j.run(ctx, log, &o)
-	}
+	s.runAll(ctx, jobs, log, &o)
 	o.took = time.Since(start)
 	return o
+}
+
+// runAll runs jobs in lanes. What one of several prints is logged when it has ended.
+func (s suite) runAll(ctx context.Context, jobs []job, log io.Writer, o *outcome) {
+	queue := make(chan job, len(jobs))
+	for _, j := range jobs {
+		queue <- j
+	}
+	close(queue)
+	var mu sync.Mutex // Guards log and o where there are several.
+	var all sync.WaitGroup
+	for range max(1, s.lanes) {
+		all.Go(func() {
+			for j := range queue {
+				var printed bytes.Buffer
+				out := log
+				if s.lanes > 1 {
+					out = &printed
+				}
+				part := outcome{}
+				j.run(ctx, out, &part)
+				mu.Lock()
+				_, _ = printed.WriteTo(log)
+				o.merge(part)
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
 }

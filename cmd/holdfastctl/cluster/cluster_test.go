@@ -9,11 +9,15 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
@@ -25,6 +29,8 @@ import (
 	"github.com/holdfast-db/holdfast/kube/kubetest"
 	"github.com/holdfast-db/holdfast/kube/objects"
 	"github.com/holdfast-db/holdfast/kube/state"
+	"github.com/holdfast-db/holdfast/kube/tunnel"
+	"github.com/holdfast-db/holdfast/kube/tunnel/tunneltest"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
@@ -45,6 +51,7 @@ type terminal struct {
 	user    auth.Identity
 	environ map[string]string
 	input   string
+	nodes   map[string]*tunneltest.Node // Whose kubelets have a tunnel.
 }
 
 func newTerminal(t *testing.T) *terminal {
@@ -97,7 +104,7 @@ var unsteady = []struct {
 	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}`), "UID"},
 	{regexp.MustCompile(`resource version \d+`), "resource version R"},
 	{regexp.MustCompile(`the change is to \d+`), "the change is to R"},
-	{regexp.MustCompile(`\b10\.1[2-5]\d\.\d+\.0/24`), "SUBNET"},
+	{regexp.MustCompile(`\b10\.(?:1[2-5]\d|244)\.\d+\.0/24`), "SUBNET"},
 	{regexp.MustCompile(`\S*holdfastctl-edit-\d+`), "FOLDER"},
 }
 
@@ -208,11 +215,7 @@ func (tt *terminal) run(c golden.Command) string {
 		}
 		return ""
 	case "bind":
-		_, err := tt.admin.Bind(tt.t.Context(), &kubepb.BindRequest{Pod: &kubepb.Ref{Namespace: "default", Name: c.Arg("pod")}, Node: c.Arg("node")})
-		if err != nil {
-			return "error: " + err.Error()
-		}
-		return ""
+		return tt.bind(c.Arg("pod"), c.Arg("node"))
 	case "sample":
 		_, err := tt.cluster.Client(auth.Node(c.Arg("node"))).RPC().Sample(tt.t.Context(), &kubepb.SampleRequest{
 			Node: c.Arg("node"), Use: &kubepb.Use{CpuMillis: 1500, MemoryBytes: 3 << 30},
@@ -221,6 +224,15 @@ func (tt *terminal) run(c golden.Command) string {
 		if err != nil {
 			return "error: " + err.Error()
 		}
+		return ""
+	case "kubelet":
+		tt.kubelet(c.Arg("node"))
+		return ""
+	case "wrote":
+		tt.nodes[c.Arg("node")].Write(tt.uid(c.Arg("pod")), c.Arg("container"), strings.Split(strings.TrimSuffix(c.Input, "\n"), "\n")...)
+		return ""
+	case "ended":
+		tt.nodes[c.Arg("node")].End(tt.uid(c.Arg("pod")), c.Arg("container"))
 		return ""
 	case "file":
 		name := c.Arg("name")
@@ -252,6 +264,57 @@ func (tt *terminal) run(c golden.Command) string {
 	}
 	tt.t.Fatalf("line %d: there is no command %s", c.Line, c.Name)
 	return ""
+}
+
+// kubelet gives a node a tunnel, which has come to stand when it returns.
+func (tt *terminal) kubelet(name string) {
+	tt.t.Helper()
+	if tt.nodes == nil {
+		tt.nodes = map[string]*tunneltest.Node{}
+	}
+	tt.nodes[name] = tunneltest.New()
+	tt.reach(name)
+}
+
+// reach begins a kubelet of a node, whose containers are there already. It ends with
+// the test if it is not stopped before.
+func (tt *terminal) reach(name string) (stop func()) {
+	tt.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- tunnel.Serve(ctx, tunnel.Config{
+			Name: name, Instance: "1", Node: tt.nodes[name], Logger: hclog.NewNullLogger(), Spread: func() float64 { return 0 },
+			Servers: []tunnel.Server{{Name: "plane", Conn: tt.cluster.Service.Dial(auth.Node(name))}},
+		})
+	}()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			tt.t.Errorf("kubelet of %s: %v", name, err)
+		}
+	})
+	tt.t.Cleanup(stop)
+	for {
+		if _, err := tunnel.Images(tt.t.Context(), tt.admin.RPC(), name); err == nil {
+			return stop
+		} else if status.Code(err) != codes.FailedPrecondition {
+			tt.t.Fatal(err)
+		}
+	}
+}
+
+func (tt *terminal) bind(pod, node string) string {
+	_, err := tt.admin.Bind(tt.t.Context(), &kubepb.BindRequest{Pod: &kubepb.Ref{Namespace: "default", Name: pod}, Node: node})
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	return ""
+}
+
+func (tt *terminal) remove(pod string, grace int64) error {
+	_, err := tt.admin.Delete(tt.t.Context(), api.Pod, "default", pod, objects.Option{Grace: &grace})
+	return err
 }
 
 func (tt *terminal) uid(pod string) string {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/holdfast-db/holdfast/kube/api"
+	"github.com/holdfast-db/holdfast/kube/kubelet"
 )
 
 // columns are those of one kind. Wide ones stand behind the others and are for -o wide.
@@ -162,18 +163,12 @@ func containersStatus(p *corev1.Pod, status string) string {
 		}
 	}
 	if status == "Completed" && running {
-		if podReady(p) {
+		if api.IsReady(p) {
 			return "Running"
 		}
 		return "NotReady"
 	}
 	return status
-}
-
-func podReady(p *corev1.Pod) bool {
-	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
 }
 
 func nodeCells(o api.Object, now time.Time) []string {
@@ -209,6 +204,14 @@ func nodeStatus(n *corev1.Node) string {
 		status = "NotReady"
 		if c.Status == corev1.ConditionTrue {
 			status = "Ready"
+		}
+	}
+	for _, c := range n.Status.Conditions {
+		switch {
+		case c.Type == corev1.NodeDiskPressure && c.Status == corev1.ConditionTrue:
+			status += ",DiskPressure"
+		case c.Type == kubelet.Isolated && c.Status == corev1.ConditionFalse: // What runs there can reach all of the machine.
+			status += ",NotIsolated"
 		}
 	}
 	if n.Spec.Unschedulable {

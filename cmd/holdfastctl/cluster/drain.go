@@ -65,7 +65,7 @@ func (s *session) drainAll(ctx context.Context, f *drainFlags, args []string) er
 			return err
 		}
 	}
-	limited, cancel := atMost(ctx, f.timeout)
+	limited, cancel := patience(ctx, f.timeout)
 	defer cancel()
 	for _, n := range nodes {
 		err := s.drain(limited, f, n)
@@ -100,21 +100,19 @@ func (s *session) drain(ctx context.Context, f *drainFlags, n *corev1.Node) erro
 	if err := f.permits(n, pods); err != nil {
 		return err
 	}
-	var going []api.Object
 	for _, p := range pods {
 		s.printf("evicting pod %s/%s%s\n", p.Namespace, p.Name, f.dry.note())
-		if f.dry.client() {
-			continue
-		}
-		if err := s.evict(ctx, f, p); err != nil {
-			return err
-		}
-		going = append(going, p)
+	}
+	if f.dry.client() {
+		return nil
+	}
+	if err := s.evictAll(ctx, f, pods); err != nil {
+		return err
 	}
 	if f.dry.mode != "none" {
 		return nil
 	}
-	for _, p := range going {
+	for _, p := range pods {
 		if err := s.awaitGone(ctx, 0, []api.Object{p}); err != nil {
 			return fmt.Errorf("pod/%s was evicted and has not ended: %w", p.GetName(), err)
 		}
@@ -124,7 +122,7 @@ func (s *session) drain(ctx context.Context, f *drainFlags, n *corev1.Node) erro
 }
 
 // mirrored reports whether a pod is the node's own, and no one else's to end.
-func mirrored(p *corev1.Pod) bool { return p.Annotations[corev1.MirrorPodAnnotationKey] != "" }
+func mirrored(p *corev1.Pod) bool { return api.IsMirror(p) }
 
 // permits refuses before anything is evicted what flags must permit.
 func (f *drainFlags) permits(n *corev1.Node, pods []*corev1.Pod) error {
@@ -154,8 +152,32 @@ func (f *drainFlags) permits(n *corev1.Node, pods []*corev1.Pod) error {
 	return fmt.Errorf("unable to drain node %q, it stays cordoned: %s", n.Name, strings.Join(reasons, "; "))
 }
 
-// evict asks until a disruption budget allows it.
-func (s *session) evict(ctx context.Context, f *drainFlags, p *corev1.Pod) error {
+// evictAll asks until all may go. One whose disruption budget allows none now holds up
+// none of the others.
+func (s *session) evictAll(ctx context.Context, f *drainFlags, pods []*corev1.Pod) error {
+	for {
+		var left []*corev1.Pod
+		for _, p := range pods {
+			again, err := s.evict(ctx, f, p)
+			if again {
+				fmt.Fprintf(s.Err, "error when evicting pods/%q -n %q (will retry after %v): %v\n", p.Name, p.Namespace, evictRetry, err)
+				left = append(left, p)
+			} else if err != nil {
+				return err
+			}
+		}
+		if len(left) == 0 {
+			return nil
+		}
+		pods = left
+		if err := s.sleep(ctx, evictRetry); err != nil {
+			return fmt.Errorf("pod %s/%s could not be evicted: %w", left[0].Namespace, left[0].Name, errWaited)
+		}
+	}
+}
+
+// evict asks once, and tells whether it may be another answer later.
+func (s *session) evict(ctx context.Context, f *drainFlags, p *corev1.Pod) (again bool, err error) {
 	r := &kubepb.EvictRequest{
 		Pod:    &kubepb.Ref{Kind: api.Pod.Name, Namespace: p.Namespace, Name: p.Name},
 		DryRun: f.dry.server(), Preconditions: &kubepb.Preconditions{Uid: string(p.UID)},
@@ -163,24 +185,17 @@ func (s *session) evict(ctx context.Context, f *drainFlags, p *corev1.Pod) error
 	if f.grace >= 0 {
 		r.GraceSet, r.GraceSeconds = true, f.grace
 	}
-	for {
-		_, err := ask(ctx, s, func(ctx context.Context) (*kubepb.WriteResponse, error) { return s.client.Evict(ctx, r) })
-		switch {
-		case err == nil || isNotFound(err):
-			return nil
-		case errors.Is(err, objects.ErrGuard):
-			if now, e := s.getIn(ctx, api.Pod, p.Namespace, p.Name); isNotFound(e) || e == nil && now.GetUID() != p.UID {
-				return nil // Another of its name.
-			}
-			return err
-		case !errors.Is(err, objects.ErrFull) && !broken(err):
-			return err
+	_, err = ask(ctx, s, func(ctx context.Context) (*kubepb.WriteResponse, error) { return s.client.Evict(ctx, r) })
+	switch {
+	case err == nil || isNotFound(err):
+		return false, nil
+	case errors.Is(err, objects.ErrGuard):
+		if now, e := s.getIn(ctx, api.Pod, p.Namespace, p.Name); isNotFound(e) || e == nil && now.GetUID() != p.UID {
+			return false, nil // Another of its name.
 		}
-		fmt.Fprintf(s.Err, "error when evicting pods/%q -n %q (will retry after %v): %v\n", p.Name, p.Namespace, evictRetry, err)
-		if err := s.sleep(ctx, evictRetry); err != nil {
-			return fmt.Errorf("pod %s/%s could not be evicted: %w", p.Namespace, p.Name, errWaited)
-		}
+		return false, err
 	}
+	return errors.Is(err, objects.ErrFull) || broken(err), err
 }
 
 func (s *session) getIn(ctx context.Context, k *api.Kind, namespace, name string) (api.Object, error) {

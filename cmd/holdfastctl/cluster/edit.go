@@ -79,7 +79,7 @@ func (s *session) openEditor(ctx context.Context, path string) error {
 	}
 	// The variable may hold flags, as in "code --wait": a shell takes it apart.
 	cmd := exec.CommandContext(ctx, "sh", "-c", editor+` "$1"`, "sh", path)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.In, s.Out, s.Err
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.In, Terminal(s.Out), s.Err
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("the editor %q failed: %w; choose another with EDITOR", editor, err)
 	}

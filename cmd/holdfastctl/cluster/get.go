@@ -207,6 +207,9 @@ func Means(cfg Config, args []string) bool {
 	if len(args) == 0 {
 		return false
 	}
+	if args[0] == "recover" { // The rest of it is about the store.
+		return len(args) > 1 && args[1] == "pods"
+	}
 	if args[0] != "get" {
 		return slices.ContainsFunc(Verbs(), func(c *cobra.Command) bool { return c.Name() == args[0] })
 	}
@@ -217,6 +220,11 @@ func Means(cfg Config, args []string) bool {
 	if ours {
 		return true
 	}
+	return HasContext(cfg)
+}
+
+// HasContext reports whether a cluster is named by a file of contexts.
+func HasContext(cfg Config) bool {
 	s := &session{Config: cfg}
 	_, _, err := s.contexts()
 	return !errors.Is(err, kubecontext.ErrNoFile)

@@ -24,7 +24,6 @@ import (
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/kube/api"
 	kubecontext "github.com/holdfast-db/holdfast/kube/context"
-	"github.com/holdfast-db/holdfast/kube/objects"
 	"github.com/holdfast-db/holdfast/kube/state"
 	"github.com/holdfast-db/holdfast/pki"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
@@ -177,6 +176,28 @@ func TestAWatchThatExpiredOrBrokeShowsWhatChangedMeanwhileAndGoesOn(t *testing.T
 	}
 }
 
+// ends waits until a pod is told to go, and lets it go as its node would.
+func (tt *terminal) ends(name string) {
+	tt.t.Helper()
+	for limit := time.After(time.Minute); ; {
+		o, err := tt.admin.Get(tt.t.Context(), api.Pod, "default", name)
+		if err != nil {
+			tt.t.Fatal(err)
+		}
+		if o.GetDeletionTimestamp() != nil {
+			break
+		}
+		select {
+		case <-limit:
+			tt.t.Fatalf("nobody evicts %s", name)
+		default:
+		}
+	}
+	if err := tt.remove(name, 0); err != nil {
+		tt.t.Fatal(err)
+	}
+}
+
 func TestADrainWaitsForTheBudgetAndForThePodsToEnd(t *testing.T) {
 	tt := newTerminal(t)
 	if err := tt.make(`
@@ -189,20 +210,29 @@ apiVersion: v1
 kind: Pod
 metadata: {name: web-1, labels: {app: web}}
 spec: {containers: [{name: c, image: demo}]}
+status: {phase: Running, conditions: [{type: Ready, status: "True"}]}
 ---
 apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata: {name: web}
 spec: {minAvailable: 1, selector: {matchLabels: {app: web}}}
 status: {observedGeneration: 1, disruptionsAllowed: 0, currentHealthy: 1, desiredHealthy: 1, expectedPods: 1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: without}
+spec: {containers: [{name: c, image: demo}]}
 `); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tt.admin.Bind(t.Context(), &kubepb.BindRequest{Pod: &kubepb.Ref{Namespace: "default", Name: "web-1"}, Node: "n1"}); err != nil {
-		t.Fatal(err)
+	for _, pod := range []string{"web-1", "without"} {
+		if got := tt.bind(pod, "n1"); got != "" {
+			t.Fatal(got)
+		}
 	}
 	r := tt.start("drain n1 --force", nil)
 	r.err.shows(t, "disruption budget web allows none now")
+	tt.ends("without") // The budget of another is not waited for.
 	if _, err := tt.admin.Get(t.Context(), api.Pod, "default", "web-1"); err != nil {
 		t.Fatal(err)
 	}
@@ -212,21 +242,9 @@ status: {observedGeneration: 1, disruptionsAllowed: 0, currentHealthy: 1, desire
 	}); err != nil {
 		t.Fatal(err)
 	}
-	for { // Until it is evicted; then its node lets it go.
-		o, err := tt.admin.Get(t.Context(), api.Pod, "default", "web-1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if o.GetDeletionTimestamp() != nil {
-			break
-		}
-	}
-	none := int64(0)
-	if _, err := tt.admin.Delete(t.Context(), api.Pod, "default", "web-1", objects.Option{Grace: &none}); err != nil {
-		t.Fatal(err)
-	}
+	tt.ends("web-1")
 	r.ends(t, 0)
-	want := "node/n1 cordoned\nevicting pod default/web-1\npod/web-1 evicted\nnode/n1 drained\n"
+	want := "node/n1 cordoned\nevicting pod default/web-1\nevicting pod default/without\npod/web-1 evicted\npod/without evicted\nnode/n1 drained\n"
 	if r.out.String() != want {
 		t.Errorf("printed:\n%swant:\n%s", r.out, want)
 	}

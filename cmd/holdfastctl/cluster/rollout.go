@@ -107,7 +107,7 @@ func (s *session) rolloutStatus(ctx context.Context, t target, f *rolloutFlags) 
 		}
 		return err
 	}
-	limited, cancel := atMost(ctx, f.timeout)
+	limited, cancel := patience(ctx, f.timeout)
 	defer cancel()
 	over, last := errors.New("done"), ""
 	o := objects.ListOptions{Namespace: s.home, Fields: "metadata.name=" + t.name, Limit: listPage}

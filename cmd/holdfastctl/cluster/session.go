@@ -60,6 +60,11 @@ func Run(ctx context.Context, cfg Config, args []string) int {
 	if err == nil {
 		return 0
 	}
+	var ended *exitCode
+	if errors.As(err, &ended) {
+		fmt.Fprintln(cfg.Err, ended)
+		return int(ended.code)
+	}
 	if !errors.Is(err, errSaid) {
 		fmt.Fprintln(cfg.Err, s.explain(cmd, err))
 	}
@@ -90,6 +95,7 @@ func (s *session) root() *cobra.Command {
 	}
 	s.declare(root.PersistentFlags())
 	root.AddCommand(s.commands()...)
+	root.AddCommand(s.recoverCommand())
 	return root
 }
 
@@ -104,6 +110,7 @@ func (s *session) declare(fs *pflag.FlagSet) {
 func (s *session) commands() []*cobra.Command {
 	return []*cobra.Command{
 		s.getCommand(), s.describeCommand(), s.eventsCommand(), s.whyCommand(), s.treeCommand(), s.topCommand(),
+		s.logsCommand(), s.execCommand(), s.attachCommand(), s.portForwardCommand(), s.imageCommand(),
 		s.applyCommand(), s.createCommand(), s.deleteCommand(), s.editCommand(), s.scaleCommand(), s.rolloutCommand(),
 		s.labelCommand(), s.annotateCommand(), s.cordonCommand(), s.uncordonCommand(), s.drainCommand(), s.taintCommand(),
 		s.explainCommand(), s.apiResourcesCommand(), s.configCommand(),
@@ -179,6 +186,19 @@ func atMost(ctx context.Context, limit time.Duration) (context.Context, context.
 	}
 	return context.WithTimeout(ctx, limit)
 }
+
+// patience limits ctx to a time that no server is told of: one that ends a watch at the
+// same moment, and is heard first, would seem to have failed.
+func patience(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := atMost(ctx, limit)
+	return untold{ctx}, cancel
+}
+
+// untold hides a deadline.
+type untold struct{ context.Context }
+
+// Deadline implements context.Context.
+func (untold) Deadline() (deadline time.Time, ok bool) { return time.Time{}, false }
 
 // ask makes one request in its time.
 func ask[T any](ctx context.Context, s *session, call func(ctx context.Context) (T, error)) (T, error) {

@@ -97,7 +97,7 @@ func (s *session) inWords(p *corev1.Pod, now time.Time) string {
 		return "it failed" + at
 	case p.Spec.NodeName == "":
 		return fmt.Sprintf("it has no node, for %s", since(now, p.CreationTimestamp))
-	case p.Status.Phase == corev1.PodRunning && podReady(p):
+	case p.Status.Phase == corev1.PodRunning && api.IsReady(p):
 		return "it runs" + at + " and is ready"
 	case p.Status.Phase == corev1.PodRunning:
 		return "it runs" + at + " and is not ready"

@@ -18,6 +18,9 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
+// ErrConnect means that a run has not begun, as an endpoint cannot be connected to.
+var ErrConnect = errors.New("connect to")
+
 // Kinds, flags and settings of HTTP/2 frames (RFC 9113).
 const (
 	frameData         = 0
@@ -118,7 +121,7 @@ func dial(ctx context.Context, cfg *Config, endpoint string) (*conn, error) {
 	}
 	nc, err := cfg.Dial(ctx, address)
 	if err != nil {
-		return nil, fmt.Errorf("connect to %s: %w", endpoint, err)
+		return nil, fmt.Errorf("%w %s: %w", ErrConnect, endpoint, err)
 	}
 	c := &conn{
 		endpoint: endpoint, scheme: "http", authority: strings.TrimPrefix(address, "unix:"),
@@ -136,7 +139,7 @@ func dial(ctx context.Context, cfg *Config, endpoint string) (*conn, error) {
 		t := tls.Client(nc, config)
 		if err := t.HandshakeContext(ctx); err != nil {
 			nc.Close()
-			return nil, fmt.Errorf("connect to %s: %w", endpoint, err)
+			return nil, fmt.Errorf("%w %s: %w", ErrConnect, endpoint, err)
 		}
 		nc, c.scheme = t, "https"
 	}

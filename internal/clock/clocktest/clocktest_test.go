@@ -71,9 +71,9 @@ func TestAJumpOfTheWallDoesNotWakeAnybody(t *testing.T) {
 	<-after
 }
 
-// Both clocks behave alike where a test can tell without waiting long.
-func TestRealAndFakeAgree(t *testing.T) {
-	for name, c := range map[string]clock.Clock{"real": clock.Real(), "fake": clocktest.New()} {
+// They behave alike where a test can tell without waiting long.
+func TestAllClocksAgree(t *testing.T) {
+	for name, c := range map[string]clock.Clock{"real": clock.Real(), "fake": clocktest.New(), "fast": clocktest.Fast(10)} {
 		t.Run(name, func(t *testing.T) {
 			start := c.Mono()
 			done := make(chan struct{})
@@ -95,5 +95,27 @@ func TestRealAndFakeAgree(t *testing.T) {
 				t.Error("a waiting timer said it was not waiting")
 			}
 		})
+	}
+}
+
+func TestOnAFastClockHoursAreSoonOver(t *testing.T) {
+	const times = 1_000_000
+	c := clocktest.Fast(times)
+	start, wall, mono := time.Now(), c.Wall(), c.Mono()
+	<-c.After(time.Hour)
+	tick := c.NewTicker(time.Hour)
+	defer tick.Stop()
+	<-tick.C()
+	fired := make(chan struct{})
+	timer := c.AfterFunc(1000*time.Hour, func() { close(fired) })
+	if !timer.Reset(time.Hour) {
+		t.Fatal("it has not waited")
+	}
+	<-fired
+	if passed := c.Mono() - mono; passed < 3*time.Hour || passed > times*time.Since(start) {
+		t.Errorf("%s have passed", passed)
+	}
+	if passed := c.Wall().Sub(wall); passed < 3*time.Hour {
+		t.Errorf("%s have passed on the wall", passed)
 	}
 }

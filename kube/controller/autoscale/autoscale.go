@@ -170,22 +170,22 @@ func (f Facts) allowed(r autoscalingv2.HPAScalingRules, sizes []Mark, sign int32
 	if selects == autoscalingv2.DisabledPolicySelect {
 		return f.Current
 	}
-	change := int32(-1)
+	change := int64(-1) // Policies may name numbers that no size can have.
 	for _, p := range r.Policies {
 		began := f.Current // The size at the begin of the period.
 		if in := since(sizes, f.Now.Add(-time.Duration(p.PeriodSeconds)*time.Second)); len(in) > 0 {
 			began = in[0].Replicas
 		}
-		n := p.Value
+		n := int64(p.Value)
 		if p.Type == autoscalingv2.PercentScalingPolicy {
-			n = int32(math.Ceil(float64(began) * float64(p.Value) / 100))
+			n = int64(math.Ceil(float64(began) * float64(p.Value) / 100))
 		}
-		n = max(0, n-sign*(f.Current-began)) // What is left of it.
+		n = max(0, n-int64(sign)*(int64(f.Current)-int64(began))) // What is left of it.
 		if change < 0 || selects == autoscalingv2.MaxChangePolicySelect && n > change || selects == autoscalingv2.MinChangePolicySelect && n < change {
 			change = n
 		}
 	}
-	return f.Current + sign*max(0, change)
+	return int32(min(max(int64(f.Current)+int64(sign)*max(0, change), 0), math.MaxInt32))
 }
 
 func since(marks []Mark, at time.Time) []Mark {

@@ -30,9 +30,9 @@ func (f Facts) metric(m autoscalingv2.MetricSpec) (int32, autoscalingv2.MetricSt
 	var ratio float64
 	word := ""
 	if target.Type == autoscalingv2.UtilizationMetricType {
-		percent := int32(100 * sum / requests)
+		percent := int32(min(100*float64(sum)/float64(requests), math.MaxInt32))
 		value.AverageUtilization = &percent
-		ratio = float64(100*sum) / float64(requests) / float64(*target.AverageUtilization)
+		ratio = 100 * float64(sum) / float64(requests) / float64(*target.AverageUtilization)
 		word = fmt.Sprintf("%s: %d %% of what is requested, target %d %%", name, percent, *target.AverageUtilization)
 	} else {
 		goal := amount(name, *target.AverageValue)

@@ -17,6 +17,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/controller/replica"
 )
 
@@ -73,6 +74,11 @@ type Facts struct {
 	Trouble time.Time // When the control plane was last without a quorum; zero: never.
 	Limits  Limits
 	Now     time.Time
+
+	// Held: the store was restored, and it is not settled what runs. Unreported are nodes
+	// that have not told since then whether they run the singletons that are theirs.
+	Held       bool
+	Unreported map[string]bool
 }
 
 // Plan is what to do.
@@ -239,15 +245,7 @@ func findTaint(n *corev1.Node, key string) *corev1.Taint {
 // brake decides whether silence means death.
 func (s *state) brake(nodes map[string]*corev1.Node, silent map[string]bool) {
 	b := s.Brake
-	until, why := s.massDeath(nodes, silent)
-	if calm := s.Trouble.Add(s.Limits.Calm); !s.Trouble.IsZero() && s.Now.Before(calm) {
-		if why == "" {
-			why = "a short time ago the control plane had no quorum, or nobody looked"
-		}
-		if until.Before(calm) {
-			until = calm
-		}
-	}
+	until, why := s.cause(nodes, silent)
 	switch {
 	case why != "":
 		b = Brake{until, why, b.Told && b.On()}
@@ -256,6 +254,8 @@ func (s *state) brake(nodes map[string]*corev1.Node, silent map[string]bool) {
 			s.note("", "EvictionsResumed", "calm for %v since: %s", s.Limits.Calm, b.Why)
 		}
 		b = Brake{}
+	case b.On() && s.Now.Add(s.Limits.Calm).Before(b.Until):
+		b.Until = s.Now.Add(s.Limits.Calm) // The cause is gone earlier than its time.
 	}
 	if b.On() {
 		s.again(b.Until)
@@ -267,23 +267,45 @@ func (s *state) brake(nodes map[string]*corev1.Node, silent map[string]bool) {
 	s.plan.Brake = b
 }
 
-// massDeath reports whether more than half of the nodes fell silent within the window.
+// cause is why the brake has to be on now, and until when.
+func (s *state) cause(nodes map[string]*corev1.Node, silent map[string]bool) (until time.Time, why string) {
+	until, why = s.massDeath(nodes, silent)
+	if calm := s.Trouble.Add(s.Limits.Calm); !s.Trouble.IsZero() && s.Now.Before(calm) {
+		if why == "" {
+			why = "a short time ago the control plane had no quorum, or nobody looked"
+		}
+		if until.Before(calm) {
+			until = calm
+		}
+	}
+	if s.Held {
+		until, why = s.Now.Add(s.Limits.Calm), "the store was restored, and it is not settled what runs"
+	}
+	return until, why
+}
+
+// massDeath reports whether more than half of the nodes fell silent within the window. The
+// brake is then on until it is calm for long enough after that, whenever the next plan is
+// made: a controller that stood still meanwhile must not find that all is over.
 func (s *state) massDeath(nodes map[string]*corev1.Node, silent map[string]bool) (until time.Time, why string) {
-	deaths := 0
+	var deaths []time.Time // When each is out of the window.
 	for name, n := range nodes {
 		t := findTaint(n, corev1.TaintNodeUnreachable)
 		if !silent[name] || t == nil {
 			continue
 		}
 		if ends := s.since(t).Add(s.Limits.Window); s.Now.Before(ends) {
-			deaths++
+			deaths = append(deaths, ends)
 			s.again(ends)
 		}
 	}
-	if deaths < deathsMin || 2*deaths <= len(nodes) {
+	enough := max(deathsMin, len(nodes)/2+1)
+	if len(deaths) < enough {
 		return time.Time{}, ""
 	}
-	return s.Now.Add(s.Limits.Calm), fmt.Sprintf("%d of %d nodes fell silent within %v", deaths, len(nodes), s.Limits.Window)
+	slices.SortFunc(deaths, time.Time.Compare)
+	over := deaths[len(deaths)-enough]
+	return over.Add(s.Limits.Calm), fmt.Sprintf("%d of %d nodes fell silent within %v", len(deaths), len(nodes), s.Limits.Window)
 }
 
 func anyOf(set map[string]bool) bool {
@@ -310,6 +332,7 @@ func (s *state) evict(node *corev1.Node, pod *corev1.Pod) {
 		}
 	}
 	switch {
+	case s.Unreported[node.Name] && replica.IsSingleton(pod.Annotations): // It may run there.
 	case because == nil || pod.DeletionTimestamp != nil && !force:
 	case due.After(s.Now):
 		s.again(due)
@@ -361,7 +384,7 @@ func (s *state) patience(pod *corev1.Pod, t *corev1.Taint) (wait time.Duration, 
 		if o.TolerationSeconds == nil {
 			continue
 		}
-		if d := time.Duration(max(0, *o.TolerationSeconds)) * time.Second; !ends || d < wait {
+		if d := api.Seconds(*o.TolerationSeconds); !ends || d < wait {
 			wait, ends = d, true
 		}
 	}

@@ -150,3 +150,16 @@ func TestStories(t *testing.T) {
 		})
 	}
 }
+
+func TestWhoBearsASilentNodeForLongerThanATimeHoldsIsNotEvicted(t *testing.T) {
+	at := metav1.NewTime(start.Add(-time.Hour))
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", CreationTimestamp: at}}
+	n.Spec.Taints = []corev1.Taint{{Key: corev1.TaintNodeUnreachable, Effect: corev1.TaintEffectNoExecute, TimeAdded: &at}}
+	for _, seconds := range []int64{7200, 9_999_999_999, 1 << 62} {
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: corev1.PodSpec{NodeName: "n1"}}
+		pod.Spec.Tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists, TolerationSeconds: &seconds}}
+		if p := Make(Facts{Nodes: []Node{{Object: n}}, Pods: []*corev1.Pod{pod}, Now: start}); len(p.Evict) > 0 {
+			t.Errorf("it bears it for %d seconds, and is evicted after an hour", seconds)
+		}
+	}
+}

@@ -19,11 +19,13 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/holdfast-db/holdfast/kube/api"
 )
 
 // Singleton is the annotation of a pod, and of a template, of which there must
 // never run two: "true".
-const Singleton = "holdfast.dev/singleton"
+const Singleton = api.Singleton
 
 // IsSingleton reports whether annotations ask for at most one running copy.
 func IsSingleton(annotations map[string]string) bool { return annotations[Singleton] == "true" }
@@ -92,7 +94,48 @@ func Make(f Facts) (Plan, error) {
 		}
 	}
 	p.Status, p.Again = statusOf(f, active, terminating)
+	p.slow(pause(f, mine))
 	return p, nil
+}
+
+// slow has nothing made before a pause is over.
+func (p *Plan) slow(wait time.Duration) {
+	if p.Create == 0 || wait <= 0 {
+		return
+	}
+	p.Create = 0
+	if p.Again == 0 || wait < p.Again {
+		p.Again = wait
+	}
+}
+
+// Pods that fail as soon as they are made, since their node rejects them for one, are
+// made again after longer and longer pauses: nothing else slows a set down that would
+// make hundreds a second. Each copy has failuresFree tries.
+const (
+	failuresFree   = 4
+	failuresWindow = 10 * time.Minute
+	pauseMin       = time.Second
+	pauseDoublings = 6
+)
+
+// pause is how long nothing is to be made after pods that have failed lately.
+func pause(f Facts, mine []*corev1.Pod) time.Duration {
+	failed, newest := 0, time.Time{}
+	for _, pod := range mine {
+		if at := pod.CreationTimestamp.Time; pod.Status.Phase == corev1.PodFailed && f.Now.Sub(at) < failuresWindow {
+			failed++
+			if at.After(newest) {
+				newest = at
+			}
+		}
+	}
+	rounds := failed / max(1, want(f.Set))
+	if rounds < failuresFree {
+		return 0
+	}
+	after := pauseMin << min(rounds-failuresFree, pauseDoublings)
+	return min(after, newest.Add(after).Sub(f.Now)) // Whose clock wrote it may be ahead.
 }
 
 func want(s *appsv1.ReplicaSet) int {

@@ -318,3 +318,36 @@ func (m *model) remove(all bool) {
 		return pod.DeletionTimestamp != nil && (all || m.random.IntN(2) == 0)
 	})
 }
+
+func TestASetWhosePodsFailAtOnceMakesThemLessAndLessOften(t *testing.T) {
+	set := newSet(1, 0)
+	var pods []*corev1.Pod
+	made := 0
+	for at := now; at.Before(now.Add(10 * time.Minute)); {
+		p, err := Make(Facts{Set: set, Pods: pods, Now: at})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range p.Create {
+			made++
+			pod := New(set, made, func(string) bool { return false })
+			pod.UID, pod.CreationTimestamp = types.UID(pod.Name), metav1.NewTime(at.Truncate(time.Second))
+			pod.Status.Phase = corev1.PodFailed
+			pods = append(pods, pod)
+		}
+		if p.Create == 0 && p.Again <= 0 {
+			t.Fatalf("after %d pods nobody looks again", made)
+		}
+		at = at.Add(max(p.Again, time.Millisecond))
+	}
+	if made < 10 || made > 25 {
+		t.Errorf("%d pods in ten minutes", made)
+	}
+	// What ran for long and ends is made anew at once.
+	for _, pod := range pods {
+		pod.CreationTimestamp = metav1.NewTime(now.Add(-time.Hour))
+	}
+	if p, err := Make(Facts{Set: set, Pods: pods, Now: now}); err != nil || p.Create != 1 {
+		t.Errorf("%d are made, %v", p.Create, err)
+	}
+}

@@ -19,6 +19,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"time"
@@ -177,7 +178,8 @@ func Bounds(d *appsv1.Deployment) (surge, unavailable int32, err error) {
 	if up == 0 && down == 0 {
 		down = 1
 	}
-	return int32(up), int32(min(down, desired)), nil
+	// Whoever says more than can be counted means no bound.
+	return int32(min(max(up, 0), math.MaxInt32-desired)), int32(min(max(down, 0), desired)), nil
 }
 
 // sort finds the set of the present template. Of several the oldest is it.

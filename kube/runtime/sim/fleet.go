@@ -14,6 +14,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/kube/kubelet"
 	"github.com/holdfast-db/holdfast/kube/objects"
+	"github.com/holdfast-db/holdfast/kube/tunnel"
 )
 
 // FleetConfig says which simulated nodes there are. Dial and Logger are required.
@@ -25,6 +26,10 @@ type FleetConfig struct {
 	// Dial returns the connection of a node. Several may have the same, if the other
 	// side can tell who calls.
 	Dial func(node string) (grpc.ClientConnInterface, error)
+
+	// Tunnels has each node keep a tunnel over its connection, which leads to one server
+	// then. Without, nobody reads the logs of its containers: enough for thousands.
+	Tunnels bool
 
 	Capacity corev1.ResourceList // Of each. Default: 8 cores, 32Gi, 110 pods.
 	Instance string              // Of the process, the same after a restart.
@@ -69,18 +74,32 @@ func runNode(ctx context.Context, cfg *FleetConfig, i int) error {
 		labels = map[string]string{corev1.LabelTopologyZone: fmt.Sprintf("zone-%d", (i-1)%cfg.Zones+1)}
 	}
 	var runtime *Runtime
+	g := task.New(ctx)
 	k, err := kubelet.New(kubelet.Config{
 		Client: objects.New(conn, "kubelet"), Node: name, Instance: cfg.Instance, Labels: labels, Capacity: cfg.Capacity, Runtime: "sim",
-		NewRuntime: func(node *corev1.Node, changed func(types.UID)) kubelet.Runtime {
+		NewRuntime: func(_ context.Context, node *corev1.Node, changed func(types.UID)) (kubelet.Runtime, error) {
 			runtime = New(Config{Clock: cfg.Clock, Subnet: node.Spec.PodCIDR, Changed: changed})
-			return runtime
+			if cfg.Tunnels {
+				g.Go("tunnel", func(ctx context.Context) error {
+					return tunnel.Serve(ctx, tunnel.Config{
+						Name: name, Instance: cfg.Instance, Node: runtime, Servers: []tunnel.Server{{Name: "the fleet's", Conn: conn}}, Logger: cfg.Logger.With("node", name),
+						Clock: cfg.Clock, Spread: func() float64 { return float64(i) / float64(cfg.Count+1) },
+					})
+				})
+			}
+			return runtime, nil
 		},
 		Clock: cfg.Clock, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return err
 	}
-	err = k.Run(ctx)
+	g.Go("kubelet", func(ctx context.Context) error {
+		err := k.Run(ctx)
+		g.Stop()
+		return err
+	})
+	err = g.Wait()
 	if runtime != nil {
 		runtime.Close()
 	}

@@ -93,7 +93,7 @@ func (r *reader) code(key string) int32 {
 
 // quantity is read leniently: a sample is no place to refuse anything.
 func (r *reader) quantity(key string, otherwise resource.Quantity) resource.Quantity {
-	if q, err := resource.ParseQuantity(r.text(key)); err == nil && q.Sign() >= 0 {
+	if q, err := api.ParseQuantity(r.text(key)); err == nil && q.Sign() >= 0 {
 		return q
 	}
 	return otherwise

@@ -32,7 +32,8 @@ type Runtime struct {
 		sync.Mutex
 		pods   map[types.UID]*pod
 		taken  map[netip.Addr]bool
-		starts int // Tells containers apart that were started at one time.
+		ended  map[types.UID]map[string]kubelet.ContainerState // How those did of which nothing is left.
+		starts int                                             // Tells containers apart that were started at one time.
 	}
 }
 
@@ -55,7 +56,17 @@ func New(cfg Config) *Runtime {
 	r := &Runtime{cfg: cfg}
 	r.subnet, _ = netip.ParsePrefix(cfg.Subnet) // The zero prefix has no addresses.
 	r.mu.pods, r.mu.taken = map[types.UID]*pod{}, map[netip.Addr]bool{}
+	r.mu.ended = map[types.UID]map[string]kubelet.ContainerState{}
 	return r
+}
+
+// NodeChanged implements kubelet.NodeFollower: the node may have its subnet only now.
+func (r *Runtime) NodeChanged(node *corev1.Node) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if subnet, err := netip.ParsePrefix(node.Spec.PodCIDR); err == nil {
+		r.subnet = subnet
+	}
 }
 
 // idPrefix of the containers here.
@@ -77,8 +88,10 @@ func (r *Runtime) Adopt(pods []*corev1.Pod) {
 		if len(p.containers) == 0 || o.Status.Phase == corev1.PodSucceeded || o.Status.Phase == corev1.PodFailed {
 			continue
 		}
-		p.ip, _ = netip.ParseAddr(o.Status.PodIP) // It may have none.
-		r.mu.taken[p.ip] = true
+		var err error
+		if p.ip, err = netip.ParseAddr(o.Status.PodIP); err == nil { // It may have none.
+			r.mu.taken[p.ip] = true
+		}
 		r.mu.pods[o.UID] = p
 		for name, c := range p.containers {
 			if c.state.Phase == kubelet.Running {
@@ -105,6 +118,7 @@ func (r *Runtime) found(o *corev1.Pod, s *corev1.ContainerStatus) *container {
 func (r *Runtime) Start(o *corev1.Pod, name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	delete(r.mu.ended, o.UID)
 	p := r.mu.pods[o.UID]
 	if p == nil {
 		p = &pod{ip: r.addressLocked(), containers: map[string]*container{}}
@@ -216,19 +230,42 @@ func (r *Runtime) Stop(o *corev1.Pod, grace time.Duration) {
 		}
 	}
 	p.endsAt = ends
+	killed := takes > grace
 	p.end = r.cfg.Clock.AfterFunc(min(takes, grace), func() {
 		r.mu.Lock()
-		for _, c := range p.containers {
-			if c.timer != nil {
-				c.timer.Stop()
-			}
-			c.timer = nil
-		}
+		r.mu.ended[o.UID] = r.endedLocked(p, killed)
 		delete(r.mu.taken, p.ip)
 		delete(r.mu.pods, o.UID)
 		r.mu.Unlock()
 		r.cfg.Changed(o.UID)
 	})
+}
+
+// endedLocked ends the containers of a pod, and returns how they did.
+func (r *Runtime) endedLocked(p *pod, killed bool) map[string]kubelet.ContainerState {
+	states := map[string]kubelet.ContainerState{}
+	for name, c := range p.containers {
+		if c.timer != nil {
+			c.timer.Stop()
+		}
+		c.timer = nil
+		s := c.state
+		if s.Phase == kubelet.Running {
+			s.Phase, s.Ready, s.Finished = kubelet.Exited, false, r.cfg.Clock.Wall()
+			if killed {
+				s.ExitCode = 137
+			}
+		}
+		states[name] = s
+	}
+	return states
+}
+
+// Forget implements kubelet.Runtime.
+func (r *Runtime) Forget(uid types.UID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.mu.ended, uid)
 }
 
 // Status implements kubelet.Runtime.
@@ -237,7 +274,7 @@ func (r *Runtime) Status(o *corev1.Pod) kubelet.PodState {
 	defer r.mu.Unlock()
 	p := r.mu.pods[o.UID]
 	if p == nil {
-		return kubelet.PodState{}
+		return kubelet.PodState{Containers: r.mu.ended[o.UID]}
 	}
 	s := kubelet.PodState{Exists: true, Containers: make(map[string]kubelet.ContainerState, len(p.containers))}
 	if p.ip.IsValid() {

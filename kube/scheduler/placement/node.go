@@ -49,6 +49,11 @@ func (n *Node) read(o *corev1.Node) {
 		}
 	}
 	n.hard, n.soft = nil, nil
+	for _, c := range o.Status.Conditions {
+		if c.Type == corev1.NodeDiskPressure && c.Status == corev1.ConditionTrue { // In Kubernetes a controller writes the taint.
+			n.hard = append(n.hard, taint{corev1.Taint{Key: corev1.TaintNodeDiskPressure, Effect: corev1.TaintEffectNoSchedule}, "node(s) had disk pressure"})
+		}
+	}
 	for _, t := range o.Spec.Taints {
 		switch {
 		case t.Effect == corev1.TaintEffectPreferNoSchedule:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -183,6 +184,15 @@ func TestTheGlobalFlagsAreThoseOfEtcdctl(t *testing.T) {
 	}
 }
 
+// shells complete a word by the script that they are given; zsh outside of its line
+// editor, with words in place of what would show them.
+var shells = map[string]string{
+	"fish": `set -x PATH %[1]s $PATH; %[2]s completion fish | source; complete -C "%[3]s comp"`,
+	"zsh": `PATH=%[1]s:$PATH; compdef() { : }
+		_describe() { for a in "$@"; do [[ ${(Pt)a} == array* ]] && print -l -- "${(@P)a}"; done }
+		source <(%[2]s completion zsh); words=(%[3]s comp); CURRENT=2; _%[3]s`,
+}
+
 // A shell that reads the script completes the name that it was made for.
 func TestCompletionWorks(t *testing.T) {
 	t.Parallel()
@@ -202,6 +212,16 @@ func TestCompletionWorks(t *testing.T) {
 		out, err = exec.Command(program, "__complete", "comp").Output()
 		if err != nil || !strings.Contains(string(out), "completion") {
 			t.Errorf("%s does not complete a command: %v\n%s", tool, err, out)
+		}
+		for shell, script := range shells {
+			if _, err := exec.LookPath(shell); err != nil && os.Getenv("HOLDFAST_REQUIRE_ALL") != "1" {
+				t.Logf("%s is not installed: its completion is not tried", shell)
+				continue
+			}
+			out, err := exec.Command(shell, "-c", fmt.Sprintf(script, filepath.Dir(program), program, tool)).Output()
+			if err != nil || !strings.Contains(string(out), "completion") {
+				t.Errorf("%s does not complete 'comp' of %s: %v\n%s", shell, tool, err, out)
+			}
 		}
 	}
 }

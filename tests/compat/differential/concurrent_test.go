@@ -99,6 +99,9 @@ func (c *client) run(n int) {
 	for c.sent = 0; c.sent < n && !c.spent(); c.sent++ {
 		c.call(c.request())
 	}
+	if c.parted.Load() {
+		return // What follows differs for the reason that a row gives.
+	}
 	c.call(&pb.DeleteRangeRequest{Key: key, RangeEnd: end})
 	c.call(put(c.prefix, "last"))
 	for _, w := range c.watch.sides() {
@@ -130,6 +133,9 @@ func (c *client) call(req proto.Message) {
 		c.made--
 	}
 	c.compare(name, req, c.rename(c.pair.ours, ours), c.rename(c.pair.theirs, theirs))
+	if (ours.msg == nil) != (theirs.msg == nil) { // By a row of those where one side writes.
+		c.parted.Store(true)
+	}
 }
 
 // header takes the revision out of the header of an answer: where others write

@@ -196,12 +196,17 @@ func withoutQuorum(p, second *pair) {
 	p.call(&pb.RangeRequest{Key: []byte("a"), Serializable: true})
 	p.call(&pb.MemberListRequest{})
 	p.call(&pb.StatusRequest{})
+	waited := make(chan [2]time.Duration, 1)
+	go func() { waited <- waits(p, put("a", "3")) }()
 	p.callAll(
 		get("a"), put("a", "3"), &pb.DeleteRangeRequest{Key: []byte("a")}, &pb.TxnRequest{}, &pb.TxnRequest{Success: []*pb.RequestOp{putOp(put("a", "3"))}},
 		&pb.CompactionRequest{Revision: 2}, &pb.LeaseGrantRequest{TTL: 100}, &pb.LeaseRevokeRequest{ID: 7}, &pb.LeaseTimeToLiveRequest{ID: 7},
 		&pb.MemberListRequest{Linearizable: true}, &pb.AlarmRequest{}, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, Alarm: pb.AlarmType_NOSPACE},
 		&pb.MemberPromoteRequest{ID: memberNames},
 	)
+	if w := <-waited; (w[0] - w[1]).Abs() > time.Second {
+		p.t.Errorf("a put without a quorum fails after %v, in etcd after %v", w[0], w[1])
+	}
 	newKeepAlivePair(p).renew(7)
 	var ended [2]string
 	for i, w := range st.sides() {
@@ -213,4 +218,15 @@ func withoutQuorum(p, second *pair) {
 	if ended[0] != ended[1] {
 		p.t.Errorf("watch stream that wants a leader:\n  holdfast %s\n  etcd     %s", ended[0], ended[1])
 	}
+}
+
+// waits is how long each side takes to answer.
+func waits(p *pair, req proto.Message) [2]time.Duration {
+	_, m := methodOf(req)
+	ours, theirs := both(p, func(side *target) time.Duration {
+		start := time.Now()
+		side.call(p.t.Context(), m, req)
+		return time.Since(start)
+	})
+	return [2]time.Duration{ours, theirs}
 }

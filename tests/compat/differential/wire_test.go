@@ -2,6 +2,7 @@ package differential
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"strings"
@@ -101,6 +102,53 @@ func callWithBadVersion(t *testing.T, side *target) string {
 				}
 			}
 			return strings.Join(said, " ")
+		}
+	}
+}
+
+// A client that asks too often whether the connection lives is sent away, the
+// sooner if it has no call on it.
+func TestWhoProbesItsConnectionTooOftenIsSentAwayAlike(t *testing.T) {
+	t.Parallel()
+	p := newPair(t, options{})
+	ours, theirs := both(p, func(side *target) string { return probeTooOften(side) })
+	if ours != theirs || !strings.Contains(ours, "too_many_pings") {
+		t.Errorf("\n  holdfast %s\n  etcd     %s", ours, theirs)
+	}
+}
+
+func probeTooOften(side *target) string {
+	conn, err := net.Dial("tcp", side.client)
+	if err != nil {
+		return err.Error()
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(callTimeout)); err != nil {
+		return err.Error()
+	}
+	if _, err := io.WriteString(conn, http2.ClientPreface); err != nil {
+		return err.Error()
+	}
+	framer := http2.NewFramer(conn, conn)
+	if err := framer.WriteSettings(); err != nil {
+		return err.Error()
+	}
+	for sent := 0; ; {
+		f, err := framer.ReadFrame()
+		if err != nil {
+			return err.Error()
+		}
+		switch f := f.(type) {
+		case *http2.GoAwayFrame:
+			return fmt.Sprintf("%v after %d pings: %s", f.ErrCode, sent, f.DebugData())
+		case *http2.SettingsFrame, *http2.PingFrame: // Its own, and the answers to ours.
+			if s, isSettings := f.(*http2.SettingsFrame); isSettings && s.IsAck() {
+				continue
+			}
+			if err := framer.WritePing(false, [8]byte{byte(sent)}); err != nil {
+				return err.Error()
+			}
+			sent++
 		}
 	}
 }

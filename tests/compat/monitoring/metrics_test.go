@@ -124,6 +124,11 @@ func use(t *testing.T, endpoint string) {
 		func() error { _, err := c.Get(ctx, "k"); return err },
 		func() error { _, err := c.Txn(ctx).Then(clientv3.OpPut("k", "w")).Commit(); return err },
 		func() error { _, err := c.Delete(ctx, "k"); return err },
+		func() error { _, err := c.Put(ctx, "l", "v", clientv3.WithLease(lease.ID)); return err },
+		func() error {
+			_, err := c.Txn(ctx).Then(clientv3.OpPut("t1", "v"), clientv3.OpPut("t2", "v"), clientv3.OpDelete("k", clientv3.WithPrefix())).Commit()
+			return err
+		},
 		func() error { _, err := c.Revoke(ctx, lease.ID); return err },
 		func() error { _, err := c.HashKV(ctx, endpoint, 0); return err },
 		func() error { _, err := c.Defragment(ctx, endpoint); return err },
@@ -169,6 +174,7 @@ func TestMetricsHaveEtcdsNamesKindsAndLabels(t *testing.T) {
 	ours := "http://" + m.Client
 	use(t, endpoint)
 	use(t, ours)
+	compareCounts(t, endpoint+"/metrics", ours+"/metrics")
 	etcd, holdfast := read(t, endpoint+"/metrics"), read(t, ours+"/metrics")
 	if len(etcd) < 100 {
 		t.Fatalf("etcd tells only %d metrics", len(etcd))
@@ -187,4 +193,68 @@ func TestMetricsHaveEtcdsNamesKindsAndLabels(t *testing.T) {
 			t.Errorf("%s has labels %v, in etcd %v", name, got.labels, want.labels)
 		}
 	}
+}
+
+// counted are series whose values follow from what clients did, and from nothing
+// that a member does by itself.
+var counted = []string{
+	"etcd_mvcc_put_total", "etcd_mvcc_delete_total",
+	"etcd_debugging_mvcc_keys_total", "etcd_debugging_mvcc_total_put_size_in_bytes",
+	"etcd_debugging_lease_granted_total", "etcd_debugging_lease_revoked_total",
+	"etcd_server_is_learner", "etcd_server_has_leader", "etcd_server_proposals_pending", "etcd_server_quota_backend_bytes",
+	`etcd_server_version{server_version="3.7.3"}`, `etcd_cluster_version{cluster_version="3.7"}`,
+	`grpc_server_handled_total{grpc_code="OK",grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"}`,
+	`grpc_server_handled_total{grpc_code="OK",grpc_method="Txn",grpc_service="etcdserverpb.KV",grpc_type="unary"}`,
+	`grpc_server_handled_total{grpc_code="Canceled",grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"}`,
+	`grpc_server_started_total{grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"}`,
+}
+
+// compareCounts of two members of which the same was asked. Streams end a moment
+// after their clients.
+func compareCounts(t *testing.T, etcd, ours string) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		want, got := values(t, etcd), values(t, ours)
+		if maps.Equal(want, got) {
+			if len(got) != len(counted) {
+				t.Errorf("%d of %d series are there: %v", len(got), len(counted), got)
+			}
+			return
+		}
+		if time.Now().After(deadline) {
+			for _, name := range counted {
+				if want[name] != got[name] {
+					t.Errorf("%s is %q, in etcd %q", name, got[name], want[name])
+				}
+			}
+			return
+		}
+	}
+}
+
+// values of those that are on a page.
+func values(t *testing.T, url string) map[string]string {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{}
+	for line := range strings.Lines(string(body)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "} ")
+		if value == "" {
+			name, value, _ = strings.Cut(strings.TrimSpace(line), " ")
+		} else {
+			name += "}"
+		}
+		if slices.Contains(counted, name) {
+			all[name] = value
+		}
+	}
+	return all
 }

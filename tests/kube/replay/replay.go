@@ -2,7 +2,8 @@
 // every revision, what must always be true:
 //
 //   - what the pods of a node ask for is at most what the node has;
-//   - the ledger of a node is the sum of that;
+//   - the ledger of a node is the sum of that, and of what the node has told that it runs
+//     besides, after a restore;
 //   - a pod's node never changes, once it has one;
 //   - a bound pod that has not ended is deleted only after it was told to end;
 //   - a pod is created for a ReplicaSet, and a ReplicaSet is raised for a Deployment,
@@ -91,6 +92,7 @@ type checker struct {
 	onNode  map[string]map[string]*corev1.Pod // By node, then key.
 	nodes   map[string]*corev1.Node
 	ledgers map[string]*kubepb.Ledger
+	told    map[string]map[string]*corev1.Pod // Reserved after a restore: by node, then uid.
 	sets    map[types.UID]*appsv1.ReplicaSet
 	deploys map[types.UID]*appsv1.Deployment
 
@@ -100,6 +102,7 @@ type checker struct {
 func newChecker() *checker {
 	return &checker{
 		report: &Report{}, pods: map[string]*corev1.Pod{}, onNode: map[string]map[string]*corev1.Pod{}, nodes: map[string]*corev1.Node{},
+		told:    map[string]map[string]*corev1.Pod{},
 		ledgers: map[string]*kubepb.Ledger{}, sets: map[types.UID]*appsv1.ReplicaSet{}, deploys: map[types.UID]*appsv1.Deployment{},
 		setKeys: map[string]types.UID{}, deployKeys: map[string]types.UID{},
 	}
@@ -139,7 +142,30 @@ func (c *checker) take(at int64, events []*mvccpb.Event) error {
 	return nil
 }
 
-const ledgerPrefix = "/holdfast/ledger/"
+const (
+	ledgerPrefix    = "/holdfast/ledger/"
+	inventoryPrefix = "/holdfast/inventory/"
+)
+
+// takeTold takes in a pod that a node has told of; a nil value: it tells of it no more.
+func (c *checker) takeTold(node, uid string, value []byte) error {
+	if c.told[node] == nil {
+		c.told[node] = map[string]*corev1.Pod{}
+	}
+	delete(c.told[node], uid)
+	if value == nil {
+		return nil
+	}
+	e := &kubepb.InventoryEntry{}
+	if err := e.UnmarshalVT(value); err != nil || !e.Reserved {
+		return err
+	}
+	o, err := api.Decode(api.Pod, e.Pod, 0)
+	if err == nil {
+		c.told[node][uid] = o.(*corev1.Pod)
+	}
+	return err
+}
 
 func (c *checker) apply(e *mvccpb.Event, s *step) error {
 	key, deleted := string(e.Kv.Key), e.Type == mvccpb.Event_DELETE
@@ -152,6 +178,18 @@ func (c *checker) apply(e *mvccpb.Event, s *step) error {
 		l := &kubepb.Ledger{}
 		c.ledgers[node] = l
 		return l.UnmarshalVT(e.Kv.Value)
+	}
+	if rest, ok := strings.CutPrefix(key, inventoryPrefix); ok {
+		node, uid, ofPod := strings.Cut(rest, "/")
+		if !ofPod {
+			return nil
+		}
+		s.nodes[node] = true
+		value := e.Kv.Value
+		if deleted {
+			value = nil
+		}
+		return c.takeTold(node, uid, value)
 	}
 	for _, k := range []*api.Kind{api.Pod, api.Node, api.ReplicaSet, api.Deployment} {
 		if _, _, ok := k.ParseKey(key); !ok {
@@ -188,7 +226,11 @@ func (c *checker) object(k *api.Kind, key string, o api.Object, s *step) {
 			delete(c.sets, c.setKeys[key])
 			return
 		}
-		if old := c.sets[set.UID]; old == nil || wants(set) > wants(old) {
+		before := int64(0) // A new set that wants no copies is not raised.
+		if old := c.sets[set.UID]; old != nil {
+			before = wants(old)
+		}
+		if wants(set) > before {
 			s.raised = append(s.raised, set)
 		}
 		c.sets[set.UID], c.setKeys[key] = set, set.UID
@@ -255,13 +297,35 @@ func (c *checker) pod(key string, pod *corev1.Pod, s *step) {
 
 // checkNode compares pods, ledger and what the node has.
 func (c *checker) checkNode(name string) {
-	sum, all := &kubepb.Ledger{}, api.Resources{}
+	all := api.Resources{}
 	for _, pod := range c.onNode[name] {
 		if !ended(pod) {
-			r := api.PodRequests(&pod.Spec)
-			all.Add(r)
+			all.Add(api.PodRequests(&pod.Spec))
 		}
 	}
+	c.checkLedger(name, all)
+	node := c.nodes[name]
+	if node == nil {
+		return // It is gone; its pods follow.
+	}
+	has := api.NodeResources(node)
+	if all.MilliCPU > has.MilliCPU || all.Memory > has.Memory || all.Pods > has.Pods || all.EphemeralStorage > has.EphemeralStorage {
+		c.wrong("node %s is over-committed: %+v of {cpu %d, memory %d, pods %d}", name, all, has.MilliCPU, has.Memory, has.Pods)
+	}
+	for i, p := range all.HostPorts {
+		if slices.ContainsFunc(all.HostPorts[i+1:], p.Conflicts) {
+			c.wrong("node %s: two pods have port %d", name, p.Port)
+		}
+	}
+}
+
+// checkLedger compares a ledger with what the pods of its node ask for, and those that
+// it has told of.
+func (c *checker) checkLedger(name string, all api.Resources) {
+	for _, pod := range c.told[name] {
+		all.Add(api.PodRequests(&pod.Spec))
+	}
+	sum := &kubepb.Ledger{}
 	sum.CpuMillis, sum.MemoryBytes, sum.EphemeralBytes, sum.Pods = all.MilliCPU, all.Memory, all.EphemeralStorage, all.Pods
 	for resource, n := range all.Extended {
 		if n != 0 {
@@ -285,19 +349,6 @@ func (c *checker) checkNode(name string) {
 	}
 	if !proto.Equal(ledger, sum) {
 		c.wrong("ledger of node %s is {%v}, its pods ask for {%v}", name, ledger, sum)
-	}
-	node := c.nodes[name]
-	if node == nil {
-		return // It is gone; its pods follow.
-	}
-	has := api.NodeResources(node)
-	if all.MilliCPU > has.MilliCPU || all.Memory > has.Memory || all.Pods > has.Pods || all.EphemeralStorage > has.EphemeralStorage {
-		c.wrong("node %s is over-committed: {%v} of {cpu %d, memory %d, pods %d}", name, sum, has.MilliCPU, has.Memory, has.Pods)
-	}
-	for i, p := range all.HostPorts {
-		if slices.ContainsFunc(all.HostPorts[i+1:], p.Conflicts) {
-			c.wrong("node %s: two pods have port %d", name, p.Port)
-		}
 	}
 }
 

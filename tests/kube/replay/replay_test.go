@@ -127,6 +127,14 @@ func TestEachThingThatMustNotHappenIsFound(t *testing.T) {
 			h.revision(h.put(owned(set("new", 1), d)))
 			h.revision(h.put(owned(set("new", 2), d)))
 		}},
+		{"a new template while there are too many copies", "", func(h *history) {
+			h.revision(h.put(d))
+			h.revision(h.put(owned(set("old", 4), d)))
+			less := d.DeepCopy()
+			*less.Spec.Replicas = 1
+			h.revision(h.put(less))
+			h.revision(h.put(owned(set("new", 0), d)))
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := &history{t, newChecker()}

@@ -1,0 +1,3 @@
+//go:build linux
+
+// A package with a file in assembler may declare functions whose bodies are elsewhere: free.go.
