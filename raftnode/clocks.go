@@ -1,13 +1,10 @@
 package raftnode
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
-	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
-	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/holdfast-db/holdfast/internal/ident"
 )
@@ -35,8 +32,6 @@ type clocks struct {
 	far        int           // Ticks for which it has been past the bound.
 	leaderless int           // Ticks without a leader.
 	warned     bool
-	pause      int // Ticks until leadership is offered again.
-	backoff    int // The pause after that.
 }
 
 type clockSample struct {
@@ -71,11 +66,6 @@ func (c *Core) tickClocks() {
 		k.leaderless = 0
 	}
 	c.warnOfClock()
-	if c.role == raft.StateLeader {
-		c.yieldToClocks()
-	} else {
-		k.pause, k.backoff = 0, 0
-	}
 }
 
 // clockDistance is how far the middle of all known clocks is from one of them:
@@ -140,48 +130,4 @@ func (c *Core) warnOfClock() {
 		k.warned = false
 		c.logger.Info("the clock of this member agrees with the others again")
 	}
-}
-
-// yieldToClocks hands leadership over when our clock is past the bound. An
-// attempt holds proposals back for an election timeout at most, so there is a
-// growing pause between two.
-func (c *Core) yieldToClocks() {
-	k := &c.clocks
-	if k.pause > 0 {
-		k.pause--
-		return
-	}
-	if !c.clockFar() {
-		k.backoff = 0
-		return
-	}
-	k.backoff = min(max(2*k.backoff, clockYieldElectionsMin*c.electionTicks), clockYieldElectionsMax*c.electionTicks)
-	k.pause = k.backoff
-	to := c.bestByClock()
-	if to == 0 {
-		c.logger.Error("the clock of this leader is wrong and no other voter can take over: set it right", "ahead", k.deviation, "lead-max", ClockLeadMax)
-		return
-	}
-	c.logger.Error("the clock of this leader is wrong, handing leadership over: set it right", "ahead", k.deviation, "lead-max", ClockLeadMax, "to", to)
-	c.raft.TransferLeader(uint64(to))
-}
-
-// bestByClock is the voter with a right clock that has most of the log.
-func (c *Core) bestByClock() ident.MemberID {
-	type candidate struct {
-		id    ident.MemberID
-		match uint64
-	}
-	var all []candidate
-	c.raft.WithProgress(func(id uint64, kind raft.ProgressType, p tracker.Progress) {
-		if p.RecentActive && kind != raft.ProgressTypeLearner && ident.MemberID(id) != c.id && c.clockNear(ident.MemberID(id)) {
-			all = append(all, candidate{ident.MemberID(id), p.Match})
-		}
-	})
-	if len(all) == 0 {
-		return 0
-	}
-	return slices.MaxFunc(all, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(a.match, b.match), cmp.Compare(b.id, a.id))
-	}).id
 }

@@ -444,6 +444,55 @@ func TestAFailingDiskStopsTheMember(t *testing.T) {
 	}
 }
 
+// A leader still sends heartbeats when its disk takes nothing: without a word of
+// its own it would lead for ever, and nothing would be written anywhere.
+func TestALeaderWhoseDiskTakesNothingHandsOver(t *testing.T) {
+	c := newTrio(t)
+	old := c.leader()
+	c.put(old, "before")
+	c.members[old].log.Fail(wal.ErrNoSegment)
+	at := c.other(old)
+	for i := range 20 {
+		c.put(at, fmt.Sprint(i))
+	}
+	if s := c.members[at].node.Status(); s.Leader == old {
+		t.Errorf("still led by %s: %+v", old, s)
+	}
+	if s := c.members[old].node.Status(); !s.Stalled {
+		t.Errorf("does not say that its disk takes nothing: %+v", s)
+	}
+	c.members[old].log.Fail(nil)
+	c.sameEverywhere()
+	c.eventually("a disk that works again", func() bool { return !c.members[old].node.Status().Stalled })
+}
+
+func TestALeaderThatTheOthersAreNoQuorumWithoutStaysAndServesReads(t *testing.T) {
+	c := newTrio(t)
+	leader := c.leader()
+	c.put(leader, "before")
+	c.sameEverywhere()
+	term := c.members[leader].node.Status().Term
+	for _, id := range []ident.MemberID{leader, c.other(leader)} {
+		c.members[id].log.Fail(wal.ErrNoSegment)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if _, err := c.members[leader].node.Propose(ctx, []byte("x")); !errors.Is(err, raftnode.ErrUnknownOutcome) {
+		t.Errorf("put without a quorum of disks: %v", err)
+	}
+	if s := c.members[leader].node.Status(); !s.Stalled || s.Role != raftnode.Leader || s.Term != term {
+		t.Errorf("after a second without a disk: %+v", s)
+	}
+	if err := c.members[c.other(leader)].node.ReadIndex(within(t, 5*time.Second)); err != nil {
+		t.Errorf("read: %v", err)
+	}
+	for _, m := range c.members {
+		m.log.Fail(nil)
+	}
+	c.put(leader, "after")
+	c.sameEverywhere()
+}
+
 // A leader that stays alone may be behind the one that left: what both had a part
 // in was perhaps answered there already.
 func TestALeaderThatStaysAloneServesNoReadBeforeItHasWhatOthersAnswered(t *testing.T) {

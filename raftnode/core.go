@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"runtime"
@@ -21,6 +22,7 @@ type CoreConfig struct {
 	ID             ident.MemberID
 	Nonce          ident.Nonce // Of this boot.
 	ElectionTicks  int         // A follower that hears nothing for so long starts an election.
+	StallTicks     int         // A disk that ends no write for so long takes none; stallElections by default.
 	Boot           BootState
 	Log            LogReader
 	CatchUpEntries uint64 // Kept behind the checkpoint for followers.
@@ -70,6 +72,8 @@ type Core struct {
 	cut       bool // See BootState.Cut.
 	survey    survey
 	clocks    clocks
+	stall     stall
+	yield     yield
 }
 
 // NewCore starts Raft from what Boot found.
@@ -83,6 +87,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 		electionTicks:  cfg.ElectionTicks,
 		catchUpEntries: ident.Index(cfg.CatchUpEntries),
 		cut:            cfg.Boot.Cut,
+		stall:          stall{limit: cmp.Or(cfg.StallTicks, stallElections*cfg.ElectionTicks)},
 	}
 	if cfg.Boot.Applied.Index > 0 { // A member that joins knows nobody yet.
 		if err := checkConfState(c.conf); err != nil {
@@ -219,6 +224,8 @@ func (c *Core) tick() {
 	c.tickSnapshots()
 	c.tickSurvey()
 	c.tickClocks()
+	c.tickStall()
+	c.tickYield()
 	switch {
 	case !c.mayTick(): // Who may have forgotten a vote or an entry does not campaign (rule 16).
 	case c.role == raft.StateFollower && c.isSingle():
@@ -243,6 +250,7 @@ func (c *Core) stepOwn(responses []*raftpb.Message) {
 
 func (c *Core) appended(a *Append) {
 	c.appends--
+	c.stall.ticks = 0
 	if len(a.Entries) > 0 {
 		c.batches--
 		last := a.Entries[len(a.Entries)-1]

@@ -94,10 +94,16 @@ const (
 	// clockPatienceElections without a leader, and a member with a wrong clock
 	// stands for election: the others had several tries.
 	clockPatienceElections = 5
-	// clockYieldElectionsMin and clockYieldElectionsMax are the pauses, growing,
-	// between two attempts to hand over. Each may cost one election timeout.
-	clockYieldElectionsMin = 4
-	clockYieldElectionsMax = 256
+	// yieldElectionsMin and yieldElectionsMax are the pauses, growing, between two
+	// attempts to hand over. Each may cost one election timeout.
+	yieldElectionsMin = 4
+	yieldElectionsMax = 256
+
+	// stallElections, and StallMin at least, is how long a write to the log may
+	// take before its disk counts as one that takes nothing: far above the slowest
+	// sync of a disk that works, below what clients wait for a request.
+	stallElections = 3
+	StallMin       = 3 * time.Second
 
 	// CloseTransferMax bounds how long a stopping leader waits for its successor.
 	CloseTransferMax = 800 * time.Millisecond

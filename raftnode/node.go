@@ -40,6 +40,7 @@ type Config struct {
 
 	HeartbeatInterval time.Duration // 100 ms by default.
 	ElectionTimeout   time.Duration // 1 s by default, at least five heartbeats.
+	StallTimeout      time.Duration // After which a disk that ends no write takes none; StallMin by default, three election timeouts at least.
 	CatchUpEntries    uint64        // Kept behind the checkpoint for followers; CatchUpEntriesDefault by default.
 	RequestBytesMax   int           // RequestBytesDefault by default.
 	RequestTimeout    time.Duration // Until a request ends without an answer; RequestTimeoutDefault by default.
@@ -52,6 +53,9 @@ func (c *Config) validate() error {
 	}
 	if c.ElectionTimeout == 0 {
 		c.ElectionTimeout = time.Second
+	}
+	if c.StallTimeout == 0 {
+		c.StallTimeout = max(StallMin, stallElections*c.ElectionTimeout)
 	}
 	if c.CatchUpEntries == 0 {
 		c.CatchUpEntries = CatchUpEntriesDefault
@@ -137,7 +141,7 @@ func Start(cfg Config) (*Node, error) {
 	n.waiters.init(cfg.ID, ident.Nonce(binary.LittleEndian.Uint64(nonce[:])))
 	n.core, err = NewCore(CoreConfig{
 		ID: cfg.ID, Nonce: n.waiters.nonce, ElectionTicks: int(cfg.ElectionTimeout / cfg.HeartbeatInterval),
-		Boot: boot, Log: cfg.Log, CatchUpEntries: cfg.CatchUpEntries, Logger: cfg.Logger,
+		StallTicks: int(cfg.StallTimeout / cfg.HeartbeatInterval), Boot: boot, Log: cfg.Log, CatchUpEntries: cfg.CatchUpEntries, Logger: cfg.Logger,
 	})
 	if err != nil {
 		return nil, err

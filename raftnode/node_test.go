@@ -67,7 +67,7 @@ func (m *member) start(t testing.TB, network raftnode.Network) {
 		ID: m.id, StateMachine: &slow{m.machine, m.before}, Applied: m.machine.Applied(), Log: m.log, Recovered: m.log.Recovered(),
 		Network: network, Clock: clock.Real(), Random: raftnodetest.NewRandom(uint64(m.id)<<8 + m.boots),
 		Logger: hclog.NewNullLogger(), HeartbeatInterval: 10 * time.Millisecond, ElectionTimeout: 100 * time.Millisecond,
-		CatchUpEntries: 20, Confirm: m.confirm,
+		StallTimeout: 300 * time.Millisecond, CatchUpEntries: 20, Confirm: m.confirm,
 	})
 	if err != nil {
 		t.Fatal(err)

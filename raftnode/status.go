@@ -48,6 +48,9 @@ type Status struct {
 	// all voters' that are known; below 0: behind.
 	ClockAhead time.Duration
 
+	// Stalled says that the disk has ended no write to the log for too long.
+	Stalled bool
+
 	Transferee ident.MemberID // Whom leadership is being handed to, or 0.
 	Progress   []Progress     // Of the others; on the leader only, sorted by ID, as of the last tick.
 }
@@ -69,7 +72,7 @@ func (c *Core) Status() Status {
 		Commit: c.hard.Commit, Applied: c.applied,
 		First: c.log.start.Index + 1, Last: c.log.last.Index,
 		Voters: members(c.conf.Voters), Learners: members(c.conf.Learners),
-		Joint: len(c.conf.VotersOutgoing) > 0, Cut: c.cut, ClockAhead: c.clocks.deviation,
+		Joint: len(c.conf.VotersOutgoing) > 0, Cut: c.cut, ClockAhead: c.clocks.deviation, Stalled: c.stalled(),
 	}
 	for _, id := range members(c.conf.VotersOutgoing) {
 		if !slices.Contains(s.Voters, id) {

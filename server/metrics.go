@@ -115,6 +115,7 @@ func (m *metrics) watchMember(c *core) {
 		"etcd_server_is_learner":                  {"1 while this member has no vote.", func() float64 { return truth(c.learner()) }},
 		"etcd_server_proposals_pending":           {"Requests that wait for their answer.", func() float64 { return float64(c.node.Pending()) }},
 		"holdfast_clock_ahead_seconds":            {"How far the wall clock of this member is ahead of the middle of all that are known.", status(func(s raftnode.Status) float64 { return s.ClockAhead.Seconds() })},
+		"holdfast_disk_stalled":                   {"1 while the disk of this member ends no write to the log.", status(func(s raftnode.Status) float64 { return truth(s.Stalled) })},
 		"etcd_server_quota_backend_bytes":         {"Size that the store may reach.", func() float64 { return float64(c.cfg.QuotaBytes) }},
 		"etcd_mvcc_db_total_size_in_bytes":        {"Bytes of the store on disk.", func() float64 { return float64(c.replica.Sizes().Total) }},
 		"etcd_mvcc_db_total_size_in_use_in_bytes": {"Bytes of the store that hold something.", func() float64 { return float64(c.replica.Sizes().InUse) }},

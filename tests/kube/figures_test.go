@@ -26,6 +26,7 @@ var (
 	figuresPods    = flag.Int("pods", 150, "figures: pods that are created")
 	figuresBeat    = flag.Duration("beat", 3*time.Second, "figures: how long heartbeats alone are watched")
 	figuresMembers = flag.Int("members", 1, "figures: control planes, 1 or 3")
+	figuresSet     = flag.Bool("set", false, "figures: a Deployment creates the pods, instead of a client from 64 callers")
 	figuresJSON    = flag.String("w", "", "figures: file for them, as JSON")
 )
 
@@ -58,11 +59,11 @@ func TestFiguresOfAClusterAreTaken(t *testing.T) {
 	f.NodesMB = plane.residentMB()
 	w.heartbeats(f, plane, fleets)
 	before := plane.cpu()
-	w.schedule(f)
+	names := w.schedule(f)
 	f.PodPlaneMs = 1000 * (plane.cpu() - before).Seconds() / float64(f.Pods)
 	f.PodsMB = plane.residentMB()
 	f.GetP99Millis = w.slowest(500, func(i int) error {
-		_, err := objects.Get[*corev1.Pod](w.ctx, w.api, "default", figuresPod(i%f.Pods))
+		_, err := objects.Get[*corev1.Pod](w.ctx, w.api, "default", names[i%len(names)])
 		return err
 	})
 	f.ListP99Millis = w.slowest(20, func(int) error {
@@ -134,10 +135,8 @@ func (w *world) heartbeats(f *figures, plane *process, fleets []*process) {
 	f.HeartbeatFleetCPU = (cpuOf(fleets) - fleetCPU).Seconds() / f.HeartbeatSeconds
 }
 
-func figuresPod(i int) string { return fmt.Sprintf("load-%05d", i) }
-
-// schedule creates pods, and sees in the store when the last is bound.
-func (w *world) schedule(f *figures) {
+// schedule creates pods, sees when the last is bound, and tells their names.
+func (w *world) schedule(f *figures) (names []string) {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(w.ctx, 5*time.Minute)
 	defer cancel()
@@ -149,6 +148,7 @@ func (w *world) schedule(f *figures) {
 			return
 		}
 		if now.Spec.NodeName != "" && (old == nil || old.Spec.NodeName == "") {
+			names = append(names, now.Name)
 			if bound++; bound == f.Pods {
 				allBound <- time.Now()
 			}
@@ -167,7 +167,13 @@ func (w *world) schedule(f *figures) {
 		w.Fatal(err)
 	}
 	began := time.Now()
-	w.createPods(ctx, f.Pods)
+	if *figuresSet {
+		if _, err := objects.Create(ctx, w.api, deployment("load", int32(f.Pods), "100m")); err != nil {
+			w.Fatal(err)
+		}
+	} else {
+		w.createPods(ctx, f.Pods)
+	}
 	for _, end := range []struct {
 		at   chan time.Time
 		told func(seconds float64)
@@ -182,6 +188,9 @@ func (w *world) schedule(f *figures) {
 			w.Fatalf("not all of %d pods are bound and run", f.Pods)
 		}
 	}
+	cancel()
+	all.Wait() // Nobody adds names any more.
+	return names
 }
 
 // createPods creates them from as many callers as keep a scheduler busy.
@@ -194,7 +203,7 @@ func (w *world) createPods(ctx context.Context, n int) {
 		all.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
 				p := &corev1.Pod{}
-				p.Namespace, p.Name, p.Labels = "default", figuresPod(i), map[string]string{"app": "load"}
+				p.Namespace, p.Name, p.Labels = "default", fmt.Sprintf("load-%05d", i), map[string]string{"app": "load"}
 				p.Spec = deployment("load", 1, "100m").Spec.Template.Spec
 				if _, err := objects.Create(ctx, w.api, p); err != nil {
 					w.Error(err)

@@ -64,6 +64,9 @@ func (m *Member) show() {
 	if changed {
 		m.w.logf(m.id, "is %s in term %d, leader %s", s.Role, s.Term, s.Leader)
 	}
+	if s.Stalled && s.Transferee != 0 && old.Transferee == 0 {
+		m.w.count.Reached["leadership offered because of a disk"]++
+	}
 	m.shown = s
 	if changed {
 		m.lead()
