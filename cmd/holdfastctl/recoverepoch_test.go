@@ -33,10 +33,38 @@ func newSurvivors(t *testing.T) *survivors {
 	}
 	members[0].Stop()
 	s.put("late", 12)
+	s.elect()
 	for _, m := range s.cluster.Members[1:] {
 		m.Stop()
 	}
 	return s
+}
+
+// elect lets another member of the two lead. That is an entry which changes nothing
+// and which no archive holds, and both members apply it.
+func (s *survivors) elect() {
+	s.t.Helper()
+	two := s.cluster.Members[1:]
+	endpoints := func(ms ...*servertest.Member) string {
+		var urls []string
+		for _, m := range ms {
+			urls = append(urls, m.Config.ListenClientURLs[0])
+		}
+		return strings.Join(urls, ",")
+	}
+	next := two[0]
+	if s.cluster.Leader() == next {
+		next = two[1]
+	}
+	commands := [][]string{{"--endpoints", endpoints(two...), "move-leader", fmt.Sprintf("%016x", uint64(next.MemberID()))}}
+	for _, m := range two {
+		commands = append(commands, []string{"--endpoints", endpoints(m), "get", "early0"})
+	}
+	for _, args := range commands {
+		if _, stderr, code := offline(s.t, args...); code != 0 {
+			s.t.Fatalf("%q: %s", args, stderr)
+		}
+	}
 }
 
 func (s *survivors) put(prefix string, n int) {

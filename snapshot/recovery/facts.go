@@ -60,6 +60,15 @@ type State struct {
 	Conf      Conf           `json:"configuration"`
 }
 
+// changed is the last entry that made its digest what it is, as far as is known:
+// elections and the like change nothing, and no archive holds them.
+func (s *State) changed() ident.Index {
+	if s.Recorded.Index == 0 {
+		return s.Applied.Index
+	}
+	return min(s.Applied.Index, s.Recorded.Index)
+}
+
 // Peer is a row of the table of members.
 type Peer struct {
 	ID          ID       `json:"id"`

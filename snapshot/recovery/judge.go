@@ -133,8 +133,8 @@ func (j *judge) witness() error {
 	if s.contradicts(tip) {
 		return refuse("the archive ends with entry %d of term %d, and the best log has another there: restore from the archive", tip.Index, tip.Term)
 	}
-	if d, known := j.ask.Archive.DigestAt(s.State.Applied.Index); known && d.String() != s.State.Digest {
-		return refuse("the archive has another digest than %s at entry %d: the archive is right, restore from it", s.DataDir, s.State.Applied.Index)
+	if d, known := j.ask.Archive.DigestAt(s.State.changed()); known && d.String() != s.State.Digest {
+		return refuse("the archive has another digest than %s at entry %d: the archive is right, restore from it", s.DataDir, s.State.changed())
 	}
 	return nil
 }

@@ -122,12 +122,13 @@ type archiveAt struct {
 	tip    Mark
 	sync   bool
 	digest *ident.Digest
+	at     ident.Index // Where the digest is known; 0: everywhere.
 }
 
 func (a archiveAt) Tip() Mark         { return a.tip }
 func (a archiveAt) Synchronous() bool { return a.sync }
-func (a archiveAt) DigestAt(ident.Index) (ident.Digest, bool) {
-	if a.digest == nil {
+func (a archiveAt) DigestAt(i ident.Index) (ident.Digest, bool) {
+	if a.digest == nil || a.at != 0 && a.at != i {
 		return ident.Digest{}, false
 	}
 	return *a.digest, true
@@ -165,6 +166,8 @@ func TestARecoveryIsRefusedWithTheReason(t *testing.T) {
 		{"the archive has another entry amid the log", []Member{survivor(1, three, 90, Mark{120, 3})}, withArchive(askOf("m2", "m3"), archiveAt{tip: Mark{100, 4}, sync: true}), "entry 100 of term 4", ErrRefused},
 		{"the archive has another last entry", []Member{log(1)}, withArchive(askOf("m2", "m3"), archiveAt{tip: Mark{100, 4}, sync: true}), "entry 100 of term 4", ErrRefused},
 		{"the archive disagrees", []Member{log(1)}, withArchive(askOf("m2", "m3"), archiveAt{tip: Mark{97, 3}, digest: &ident.Digest{1}}), "the archive is right", ErrRefused},
+		{"the archive disagrees before elections that it does not hold", []Member{with(log(1), func(m *Member) { m.State.Applied.Index, m.State.Recorded.Index = 89, 87 })},
+			withArchive(askOf("m2", "m3"), archiveAt{tip: Mark{87, 3}, digest: &ident.Digest{1}, at: 87}), "at entry 87: the archive is right", ErrRefused},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := NewPlan(&Facts{Members: c.members}, c.ask)

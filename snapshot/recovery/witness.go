@@ -57,12 +57,12 @@ func AskArchive(ctx context.Context, a *archive.Archive, f *Facts, synchronous b
 		if m.State == nil {
 			continue
 		}
-		digest, known, err := a.DigestAt(ctx, catalogue, m.Timeline, m.State.Applied.Index)
+		digest, known, err := a.DigestAt(ctx, catalogue, m.Timeline, m.State.changed())
 		if err != nil {
 			return nil, err
 		}
 		if known {
-			w.digests[m.State.Applied.Index] = ident.Digest(digest)
+			w.digests[m.State.changed()] = ident.Digest(digest)
 		}
 	}
 	return w, nil
