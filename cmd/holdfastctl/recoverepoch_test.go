@@ -28,7 +28,7 @@ func newSurvivors(t *testing.T) *survivors {
 	s.put("early", 3)
 	// One that does not archive stops early, and so is the first.
 	members := s.cluster.Members
-	if own := owner(t, strings.TrimPrefix(s.url, "file://")); own == fmt.Sprintf("%016x", uint64(members[0].MemberID())) {
+	if own := owner(t, strings.TrimPrefix(s.url, "file://")); own == members[0].MemberID().String() {
 		members[0], members[1] = members[1], members[0]
 	}
 	members[0].Stop()
@@ -56,7 +56,7 @@ func (s *survivors) elect() {
 	if s.cluster.Leader() == next {
 		next = two[1]
 	}
-	commands := [][]string{{"--endpoints", endpoints(two...), "move-leader", fmt.Sprintf("%016x", uint64(next.MemberID()))}}
+	commands := [][]string{{"--endpoints", endpoints(two...), "move-leader", next.MemberID().String()}}
 	for _, m := range two {
 		commands = append(commands, []string{"--endpoints", endpoints(m), "get", "early0"})
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/holdfast-db/holdfast/client"
+	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/snapshot/blobstore/blobstoretest"
 	"github.com/holdfast-db/holdfast/tests/cluster"
 )
@@ -174,7 +175,7 @@ func owner(t *testing.T, c *cluster.Cluster, folder string) *cluster.Member {
 	}
 	for _, m := range c.Members {
 		for _, known := range r.Members {
-			if known.Name == m.Name && fmt.Sprintf("%016x", known.ID) == lease.Member {
+			if known.Name == m.Name && ident.MemberID(known.ID).String() == lease.Member {
 				return m
 			}
 		}
