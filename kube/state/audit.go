@@ -83,7 +83,7 @@ func (c *cache) charges() (pods map[string][]*entry, reserved map[string][]*told
 	for node, entries := range c.mu.shelves[api.Pod].byNode { //tidy:ordered into a map
 		pods[node] = slices.Collect(maps.Values(entries))
 	}
-	for key, kv := range c.mu.plain { //tidy:ordered into a map
+	for key, kv := range c.keys.Load().plain.all() {
 		if node, ok := strings.CutPrefix(key, LedgerPrefix); ok {
 			ledgers[node] = kv
 		}
@@ -95,7 +95,7 @@ func (c *cache) charges() (pods map[string][]*entry, reserved map[string][]*told
 			}
 		}
 	}
-	return pods, reserved, ledgers, c.mu.revision
+	return pods, reserved, ledgers, c.revision()
 }
 
 // firstNamespaces are made when a cluster begins, and stay.

@@ -4,28 +4,41 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/proto/mvccpb"
 )
 
-// cache is what the store holds, as of one revision.
+// cache is what the store holds, as of one revision. Single keys, of which each write
+// asks for many, are looked up without mu: they may be newer than the revision.
 type cache struct {
+	at   atomic.Pointer[progress]
+	keys atomic.Pointer[keys] // Replaced as a whole, so that nobody looks into one that is being filled.
+
 	mu struct {
 		sync.RWMutex
-		revision int64 // All up to there is in. 0: it is not filled.
-		shelves  map[*api.Kind]*shelf
-		plain    map[string]*mvccpb.KeyValue // Keys under /holdfast/.
-		claims   map[string]*mvccpb.KeyValue // Those of them that say who leads.
-
-		inventories inventories   // Those of them that nodes have told.
-		advanced    chan struct{} // Closed when revision grows.
-		closed      bool
-
-		// written are writes of this service that are newer than revision. They are
-		// facts as the rest: a write that follows does not lose for having read less.
-		written map[string]write
+		shelves     map[*api.Kind]*shelf
+		claims      map[string]*mvccpb.KeyValue // Plain keys that say who leads.
+		inventories inventories                 // Those that nodes have told.
 	}
+}
+
+// progress is how far the cache is. It is replaced with mu held.
+type progress struct {
+	revision int64         // All up to there is in. 0: it is not filled.
+	advanced chan struct{} // Closed when there is another.
+	closed   bool
+}
+
+// keys are what is known of each. They change with mu held, but for written.
+type keys struct {
+	entries table[*entry]
+	plain   table[*mvccpb.KeyValue] // Keys under /holdfast/.
+
+	// written are writes of this service that are newer than revision. They are
+	// facts as the rest: a write that follows does not lose for having read less.
+	written table[write]
 }
 
 // write is what this service wrote. Nil: the key is gone.
@@ -37,7 +50,6 @@ type write struct {
 // shelf holds the objects of one kind.
 type shelf struct {
 	kind   *api.Kind
-	byKey  map[string]*entry
 	sorted []*entry                     // By key.
 	byNode map[string]map[string]*entry // Pods, by the node they are bound to.
 	ring   ring
@@ -45,7 +57,7 @@ type shelf struct {
 }
 
 func newShelf(k *api.Kind) *shelf {
-	return &shelf{kind: k, byKey: map[string]*entry{}, byNode: map[string]map[string]*entry{}, crowd: newCrowd()}
+	return &shelf{kind: k, byNode: map[string]map[string]*entry{}, crowd: newCrowd()}
 }
 
 func newCache() *cache {
@@ -54,10 +66,10 @@ func newCache() *cache {
 	for _, k := range api.Kinds {
 		c.mu.shelves[k] = newShelf(k)
 	}
-	c.mu.plain, c.mu.written = map[string]*mvccpb.KeyValue{}, map[string]write{}
+	c.keys.Store(&keys{})
+	c.at.Store(&progress{advanced: make(chan struct{})})
 	c.mu.claims = map[string]*mvccpb.KeyValue{}
 	c.mu.inventories = newInventories()
-	c.mu.advanced = make(chan struct{})
 	return c
 }
 
@@ -73,7 +85,6 @@ func (s *shelf) put(e *entry) *entry {
 	} else {
 		s.sorted = slices.Insert(s.sorted, i, e)
 	}
-	s.byKey[e.key] = e
 	if node := e.fields.node; node != "" {
 		if s.byNode[node] == nil {
 			s.byNode[node] = map[string]*entry{}
@@ -84,13 +95,12 @@ func (s *shelf) put(e *entry) *entry {
 }
 
 func (s *shelf) remove(key string) *entry {
-	old := s.byKey[key]
-	if old == nil {
+	i, found := slices.BinarySearchFunc(s.sorted, key, byKey)
+	if !found {
 		return nil
 	}
-	i, _ := slices.BinarySearchFunc(s.sorted, key, byKey)
+	old := s.sorted[i]
 	s.sorted = slices.Delete(s.sorted, i, i+1)
-	delete(s.byKey, key)
 	s.unindex(old)
 	return old
 }
@@ -109,8 +119,9 @@ func (s *shelf) find(p *pick, after string) []*entry {
 	var found []*entry
 	switch {
 	case p.namespace != "" && p.name != "":
-		if e := s.byKey[s.kind.Key(p.namespace, p.name)]; e != nil && e.key > after && p.matches(e) {
-			found = append(found, e)
+		i, there := slices.BinarySearchFunc(s.sorted, s.kind.Key(p.namespace, p.name), byKey)
+		if there && s.sorted[i].key > after && p.matches(s.sorted[i]) {
+			found = append(found, s.sorted[i])
 		}
 	case p.hasNode && p.node != "":
 		for _, e := range s.byNode[p.node] { //tidy:ordered sorted below
@@ -137,47 +148,41 @@ func (s *shelf) find(p *pick, after string) []*entry {
 // lookup is what is known of a key: what this service wrote last, or the cache.
 // Nil: there is none, as far as is known.
 func (c *cache) lookup(key string) *mvccpb.KeyValue {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if w, ok := c.mu.written[key]; ok {
+	k := c.keys.Load()
+	if w, ok := k.written.get(key); ok {
 		return w.kv
 	}
-	return c.storedLocked(key)
-}
-
-func (c *cache) storedLocked(key string) *mvccpb.KeyValue {
-	if kv, ok := c.mu.plain[key]; ok {
+	if kv, ok := k.plain.get(key); ok {
 		return kv
 	}
-	if e := c.entryLocked(key); e != nil {
+	if e, ok := k.entries.get(key); ok {
 		return e.stored
 	}
 	return nil
 }
 
-func (c *cache) entryLocked(key string) *entry {
-	k := kindOfKey(key)
-	if k == nil {
-		return nil
-	}
-	return c.mu.shelves[k].byKey[key]
-}
-
 // entry is an object as the cache has it.
 func (c *cache) entry(key string) *entry {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.entryLocked(key)
+	e, _ := c.keys.Load().entries.get(key)
+	return e
 }
 
 // wrote tells of a write of this service, which the watch will tell of too. A nil
 // value: the key is gone.
 func (c *cache) wrote(key string, revision int64, kv *mvccpb.KeyValue) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if revision > c.mu.revision && revision > c.mu.written[key].revision { // Else the watch or a later write was faster.
-		c.mu.written[key] = write{revision, kv}
+	if revision <= c.revision() {
+		return // The watch was faster.
 	}
+	k := c.keys.Load()
+	k.written.setIf(key, write{revision, kv}, func(old write, ok bool) bool { return !ok || revision > old.revision })
+	if revision <= c.revision() {
+		k.heard(key, revision) // It was, after all, and does not look at this key again.
+	}
+}
+
+// heard drops what was written up to a revision: the watch has told it.
+func (k *keys) heard(key string, revision int64) {
+	k.written.deleteIf(key, func(w write) bool { return w.revision <= revision })
 }
 
 // kindOfKey is the kind of object that a key is of. Nil: none.

@@ -135,52 +135,64 @@ func (c *cache) replace(all []*mvccpb.KeyValue, entries []*entry, revision int64
 		c.mu.shelves[k] = newShelf(k)
 		c.mu.shelves[k].ring.floor = revision
 	}
-	clear(c.mu.plain)
 	clear(c.mu.claims)
 	c.mu.inventories = newInventories()
-	clear(c.mu.written)
+	next := &keys{}
 	for i, kv := range all {
 		switch {
 		case entries[i] != nil:
+			next.entries.set(entries[i].key, entries[i])
 			c.mu.shelves[entries[i].kind].put(entries[i])
 		case strings.HasPrefix(string(kv.Key), plainKeys):
-			c.setPlainLocked(string(kv.Key), kv)
+			c.setPlainLocked(next, string(kv.Key), kv)
 		}
 	}
+	c.keys.Store(next)
 	c.advanceLocked(revision)
 }
 
 // apply takes changes in, in order, and tells who watches.
 func (c *cache) apply(changes []change, revision int64) {
+	is := c.keys.Load()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range changes {
-		ch := &changes[i]
-		key := string(ch.kv.Key)
-		if w, ok := c.mu.written[key]; ok && w.revision <= ch.kv.ModRevision {
-			delete(c.mu.written, key)
-		}
-		if strings.HasPrefix(key, plainKeys) {
-			if ch.deleted {
-				delete(c.mu.plain, key)
-				delete(c.mu.claims, key)
-				if strings.HasPrefix(key, InventoryPrefix) {
-					c.mu.inventories.set(key, nil)
-				}
-			} else {
-				c.setPlainLocked(key, ch.kv)
-			}
-			continue
-		}
-		if k := kindOfKey(key); k != nil {
-			c.mu.shelves[k].change(key, ch)
-		}
+		c.changeLocked(is, &changes[i])
 	}
 	c.advanceLocked(revision)
+	for i := range changes { // After that: a write that comes late looks how far the cache is.
+		is.heard(string(changes[i].kv.Key), changes[i].kv.ModRevision)
+	}
 }
 
-func (c *cache) setPlainLocked(key string, kv *mvccpb.KeyValue) {
-	c.mu.plain[key] = kv
+func (c *cache) changeLocked(is *keys, ch *change) {
+	key := string(ch.kv.Key)
+	if strings.HasPrefix(key, plainKeys) {
+		if !ch.deleted {
+			c.setPlainLocked(is, key, ch.kv)
+			return
+		}
+		is.plain.delete(key)
+		delete(c.mu.claims, key)
+		if strings.HasPrefix(key, InventoryPrefix) {
+			c.mu.inventories.set(key, nil)
+		}
+		return
+	}
+	k := kindOfKey(key)
+	if k == nil {
+		return
+	}
+	if ch.entry != nil { // Before its watchers are told: they may ask for it.
+		is.entries.set(key, ch.entry)
+	} else {
+		is.entries.delete(key)
+	}
+	c.mu.shelves[k].change(key, ch)
+}
+
+func (c *cache) setPlainLocked(is *keys, key string, kv *mvccpb.KeyValue) {
+	is.plain.set(key, kv)
 	if strings.HasPrefix(key, leader.Prefix) {
 		c.mu.claims[key] = kv
 	}
@@ -190,10 +202,9 @@ func (c *cache) setPlainLocked(key string, kv *mvccpb.KeyValue) {
 }
 
 func (c *cache) advanceLocked(revision int64) {
-	if revision > c.mu.revision {
-		c.mu.revision = revision
-		close(c.mu.advanced)
-		c.mu.advanced = make(chan struct{})
+	if was := c.at.Load(); revision > was.revision {
+		c.at.Store(&progress{revision: revision, advanced: make(chan struct{}), closed: was.closed})
+		close(was.advanced)
 	}
 }
 

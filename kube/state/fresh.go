@@ -118,26 +118,28 @@ func (s *Service) setWatcher(w *client.Watcher) {
 // wait returns when the cache has come to a revision. It calls ask while it waits.
 func (c *cache) wait(ctx context.Context, clk clock.Clock, revision int64, ask func()) error {
 	start := clk.Mono()
-	for {
-		c.mu.RLock()
-		at, advanced, closed := c.mu.revision, c.mu.advanced, c.mu.closed
-		c.mu.RUnlock()
+	for due := true; ; {
+		is := c.at.Load()
 		switch {
-		case closed:
+		case is.closed:
 			return client.ErrClosed
-		case at >= revision:
+		case is.revision >= revision:
 			return nil
 		case clk.Mono()-start > patienceMax:
 			return errBehind
 		}
-		ask()
+		if due {
+			ask()
+		}
 		retry := progressRetry
-		if at == 0 {
+		if is.revision == 0 {
 			retry = time.Second
 		}
 		select {
-		case <-advanced:
+		case <-is.advanced:
+			due = false // It is on its way.
 		case <-clk.After(retry):
+			due = true
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -145,21 +147,19 @@ func (c *cache) wait(ctx context.Context, clk clock.Clock, revision int64, ask f
 }
 
 func (c *cache) revision() int64 {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.mu.revision
+	return c.at.Load().revision
 }
 
 // close wakes all who wait, and ends all watches.
 func (c *cache) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.mu.closed {
+	was := c.at.Load()
+	if was.closed {
 		return
 	}
-	c.mu.closed = true
-	close(c.mu.advanced)
-	c.mu.advanced = make(chan struct{})
+	c.at.Store(&progress{revision: was.revision, advanced: make(chan struct{}), closed: true})
+	close(was.advanced)
 	for _, shelf := range c.mu.shelves { //tidy:ordered each has its own crowd
 		shelf.crowd.expire()
 	}

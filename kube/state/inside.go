@@ -35,10 +35,7 @@ func (c *inside) Decoded(m *kubepb.Object) api.Object {
 	if err != nil || m.Encoding != kubepb.Encoding_PROTOBUF {
 		return nil
 	}
-	cache := c.service.cache
-	cache.mu.RLock()
-	e := cache.mu.shelves[k].byKey[k.Key(m.Namespace, m.Name)]
-	cache.mu.RUnlock()
+	e := c.service.cache.entry(k.Key(m.Namespace, m.Name))
 	if e == nil {
 		return nil
 	}

@@ -117,7 +117,7 @@ func (s *Service) list(ctx context.Context, r *kubepb.ListRequest) (*kubepb.List
 		return nil, err
 	}
 	s.cache.mu.RLock()
-	revision, found := s.cache.mu.revision, s.cache.mu.shelves[p.kind].find(p, "")
+	revision, found := s.cache.revision(), s.cache.mu.shelves[p.kind].find(p, "")
 	s.cache.mu.RUnlock()
 	answer := &kubepb.ListResponse{ResourceVersion: revision}
 	if r.Limit > 0 && int64(len(found)) > r.Limit {

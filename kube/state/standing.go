@@ -295,7 +295,8 @@ func decodeTold(value []byte) (*told, error) {
 func (c *cache) recovery() (*mvccpb.KeyValue, int) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.mu.plain[recoveryKey], c.mu.inventories.singletons
+	kv, _ := c.keys.Load().plain.get(recoveryKey)
+	return kv, c.mu.inventories.singletons
 }
 
 // reported reports whether a node has told all that it has in a history.

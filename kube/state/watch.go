@@ -92,11 +92,12 @@ func (c *cache) join(w *watcher, after int64) (listed []*entry, revision int64, 
 		}
 		w.rouse()
 	}
-	if c.mu.closed {
+	is := c.at.Load()
+	if is.closed {
 		w.expire()
 	}
 	shelf.crowd.add(w)
-	return listed, c.mu.revision, nil
+	return listed, is.revision, nil
 }
 
 func (c *cache) leave(w *watcher) {
@@ -107,10 +108,9 @@ func (c *cache) leave(w *watcher) {
 
 // now is what waits for a watcher, and the revision up to which that is all.
 func (c *cache) now(w *watcher) (events []*event, revision int64, expired bool) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
+	revision = c.revision() // First: what it has is in the queue.
 	events, expired = w.take()
-	return events, c.mu.revision, expired
+	return events, revision, expired
 }
 
 // sendList tells what there is.
