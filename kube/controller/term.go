@@ -105,6 +105,15 @@ func (t *term) run(ctx context.Context, g *task.Group) error {
 	return nil
 }
 
+// Whoever looks at an object looks at what it has: a set of thousands of pods that all
+// change would have a processor to itself. After a look it has a pause of restEach
+// times as long, from restMin on, restMax at most.
+const (
+	restEach = 4
+	restMin  = 4 * time.Millisecond
+	restMax  = 250 * time.Millisecond
+)
+
 func (t *term) work(ctx context.Context, l *loop) error {
 	for {
 		k, err := l.queue.Next(ctx)
@@ -116,9 +125,13 @@ func (t *term) work(ctx context.Context, l *loop) error {
 			l.queue.Done(k)
 			continue
 		}
+		began := t.clock.Mono()
 		again, err := l.sync(ctx, k)
 		if ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if rest := min(restEach*(t.clock.Mono()-began), restMax); rest >= restMin {
+			l.queue.Rest(k, rest)
 		}
 		switch {
 		case errors.Is(err, objects.ErrFenced):

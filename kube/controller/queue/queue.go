@@ -43,6 +43,8 @@ type item struct {
 	failures int
 	due      time.Duration // Of timer, by clock.Mono.
 	timer    clock.Timer   // Nil: no pause is running.
+	rests    bool          // It is not handed out yet.
+	waits    bool          // Was added while it rests.
 }
 
 // New returns an empty queue.
@@ -64,6 +66,8 @@ func (q *Queue[K]) addLocked(key K) {
 	it := q.itemLocked(key)
 	switch {
 	case it.queued:
+	case it.rests:
+		it.waits = true
 	case it.running:
 		it.again = true
 	default:
@@ -137,6 +141,25 @@ func (q *Queue[K]) Forget(key K) {
 	}
 }
 
+// Rest keeps a key that a worker has from being handed out again before d has passed:
+// what changes all the time is looked at now and then.
+func (q *Queue[K]) Rest(key K, d time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	it := q.itemLocked(key)
+	it.rests, it.waits, it.again = true, it.waits || it.again, false
+	q.clock.AfterFunc(d, func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		waits := it.waits
+		it.rests, it.waits = false, false
+		if waits {
+			q.addLocked(key)
+		}
+		q.dropLocked(key, it)
+	})
+}
+
 // Next takes the oldest key, and waits for one until ctx ends. Done must follow.
 func (q *Queue[K]) Next(ctx context.Context) (K, error) {
 	stop := context.AfterFunc(ctx, func() {
@@ -178,7 +201,7 @@ func (q *Queue[K]) Done(key K) {
 }
 
 func (q *Queue[K]) dropLocked(key K, it *item) {
-	if !it.queued && !it.running && !it.again && it.failures == 0 && it.timer == nil {
+	if !it.queued && !it.running && !it.again && it.failures == 0 && it.timer == nil && !it.rests {
 		delete(q.mu.keys, key)
 	}
 }
@@ -188,7 +211,7 @@ func (q *Queue[K]) Idle() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, it := range q.mu.keys {
-		if it.queued || it.running {
+		if it.queued || it.running || it.waits {
 			return false
 		}
 	}

@@ -49,6 +49,31 @@ func TestAKeyIsHandedOutOnceHoweverOftenItIsAdded(t *testing.T) {
 	equal(t, take(t, q), "a", "b")
 }
 
+func TestAKeyThatRestsComesAgainOnlyThen(t *testing.T) {
+	c := clocktest.New()
+	q := New[string](c)
+	q.Add("a")
+	equal(t, take(t, q), "a")
+	q.Add("a") // While a worker has it.
+	q.Rest("a", time.Second)
+	q.Done("a")
+	q.Add("a")
+	q.AddAfter("a", time.Millisecond)
+	c.Advance(999 * time.Millisecond)
+	equal(t, take(t, q))
+	c.Advance(time.Millisecond)
+	equal(t, take(t, q), "a")
+	q.Rest("a", time.Second)
+	q.Done("a")
+	c.Advance(time.Second)
+	equal(t, take(t, q)) // Nobody wanted it.
+	if len(q.mu.keys) > 0 {
+		t.Errorf("left: %v", q.mu.keys)
+	}
+	q.Add("a")
+	equal(t, take(t, q), "a")
+}
+
 func TestAKeyThatAWorkerHasComesAgainOnlyAfterDone(t *testing.T) {
 	q := New[string](clocktest.New())
 	q.Add("a")
