@@ -127,6 +127,7 @@ var reachedWanted = []string{
 	"checkpoint", "log compacted", "snapshot sent", "snapshot received", "snapshot refused", "state frozen", "lease expired",
 	"member replaced", "watch resumed elsewhere", "watch canceled because of a compaction", "boot with a cut log", "cut made good",
 	"damage found at start", "orderly stop", "killed", "read denied", "write denied", "token of another revision refused",
+	"leadership offered because of a disk",
 }
 
 // Missing names the faults, crash points, checks and stations that a run of

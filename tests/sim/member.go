@@ -272,6 +272,7 @@ func (m *Member) plan(recovered *wal.Recovered) error {
 	m.core, err = raftnode.NewCore(raftnode.CoreConfig{
 		ID: m.id, Nonce: m.nonce, ElectionTicks: electionTicks, Boot: boot, Log: m.log,
 		CatchUpEntries: m.w.cfg.CatchUp, Logger: m.w.quiet,
+		StallTicks: electionTicks, // The slowest syncs here take two seconds.
 	})
 	return err
 }
