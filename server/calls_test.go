@@ -56,4 +56,7 @@ func TestCallsAreCountedByMethodAndOutcome(t *testing.T) {
 			t.Errorf("no line %s", want)
 		}
 	}
+	if strings.Contains(string(body), "grpc_server_handling_seconds") {
+		t.Error("times of calls are told though nobody asked for extensive metrics")
+	}
 }

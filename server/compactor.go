@@ -69,13 +69,16 @@ type headNote struct {
 const (
 	compactRevisionInterval = 5 * time.Minute
 	compactPeriodicPartMax  = time.Hour
+
+	// compactPeriodicIntervalMin keeps a period of next to nothing from taking all of a CPU.
+	compactPeriodicIntervalMin = 100 * time.Millisecond
 )
 
 func (c *compactor) interval() time.Duration {
 	if c.keep.revisions > 0 {
 		return compactRevisionInterval
 	}
-	return min(c.keep.period, compactPeriodicPartMax) / 10
+	return max(min(c.keep.period, compactPeriodicPartMax)/10, compactPeriodicIntervalMin)
 }
 
 func (c *compactor) run(ctx context.Context) error {

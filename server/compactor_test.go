@@ -44,6 +44,12 @@ func TestByTimeWhatWasTheHeadAPeriodAgoIsCompacted(t *testing.T) {
 	}
 }
 
+func TestTheShortestPeriodIsLookedAtTenTimesASecond(t *testing.T) {
+	if got := (&compactor{keep: retention{period: 1}}).interval(); got != 100*time.Millisecond {
+		t.Errorf("looks every %v", got)
+	}
+}
+
 func TestByRevisionSoManyAreKept(t *testing.T) {
 	c := &compactor{keep: retention{revisions: 30}}
 	if got := c.target(0, 100); got != 70 || c.interval() != 5*time.Minute {

@@ -30,7 +30,7 @@ const (
 type TLS struct {
 	CertFile       string // Chain and key of the server, and of the client unless told apart.
 	KeyFile        string
-	ClientCertFile string // Shown when dialing, in place of CertFile.
+	ClientCertFile string // Shown when dialing other members, in place of CertFile.
 	ClientKeyFile  string
 	CAFile         string // Who may sign the other side.
 	ClientCertAuth bool   // Demand a certificate of the other side. Implied by CAFile when accepting.
@@ -81,7 +81,6 @@ type Config struct {
 
 	HeartbeatInterval time.Duration // Default 100 ms.
 	ElectionTimeout   time.Duration // Default 1 s; at least five heartbeats.
-	PreVote           bool          // Set by DefaultConfig; without it a returning member disturbs the leader.
 
 	// RepairTimeout is how long a member whose state is damaged looks for a peer
 	// that has one, before it gives up. Default 5 min.
@@ -176,7 +175,7 @@ type Config struct {
 // DefaultConfig is what a member runs with when nothing is said.
 func DefaultConfig(log hclog.Logger) Config {
 	return Config{
-		Logger: log, PreVote: true, StrictReconfigCheck: true, EnableGateway: true,
+		Logger: log, StrictReconfigCheck: true, EnableGateway: true,
 		KeepAliveInterval: keepaliveInterval,
 	}
 }
@@ -310,7 +309,27 @@ func (c Config) Validate() error {
 	if _, err := parseRetention(c.AutoCompactionMode, c.AutoCompactionRetention); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, c.checkAuth(), c.checkArchive(), c.checkTLS(), c.Tracing.check())
+	errs = append(errs, c.checkSigns(), c.checkAuth(), c.checkArchive(), c.checkTLS(), c.Tracing.check())
+	return errors.Join(errs...)
+}
+
+// checkSigns reports what is negative and means nothing then.
+func (c Config) checkSigns() error {
+	var errs []error
+	for _, f := range []struct {
+		flag  string
+		value int64
+	}{
+		{"max-txn-ops", int64(c.TxnOpsMax)}, {"max-request-bytes", int64(c.RequestBytesMax)}, {"max-learners", int64(c.LearnersMax)},
+		{"watch-progress-notify-interval", int64(c.WatchProgressInterval)}, {"grpc-keepalive-min-time", int64(c.KeepAliveMinTime)},
+		{"grpc-keepalive-interval", int64(c.KeepAliveInterval)}, {"grpc-keepalive-timeout", int64(c.KeepAliveTimeout)},
+		{"warning-unary-request-duration", int64(c.SlowRequest)}, {"warning-apply-duration", int64(c.SlowApply)},
+		{"corrupt-check-time", int64(c.CorruptCheckTime)}, {"compact-hash-check-time", int64(c.CompactHashCheckTime)},
+	} {
+		if f.value < 0 {
+			errs = append(errs, fmt.Errorf("--%s is negative: leave it out for its default", f.flag))
+		}
+	}
 	return errors.Join(errs...)
 }
 

@@ -1,6 +1,11 @@
 package server
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -38,6 +43,8 @@ func TestWrongConfigurationIsNamedWithItsMend(t *testing.T) {
 		"two discoveries":     {func(c *Config) { c.DiscoverySRV, c.InitialCluster = "d", "a=http://h:1" }, []string{"--discovery-srv"}},
 		"large requests":      {func(c *Config) { c.RequestBytesMax = 60 << 20 }, nil},
 		"too large requests":  {func(c *Config) { c.RequestBytesMax = 70 << 20 }, []string{"--max-request-bytes[73400320]", "at most 65011712"}},
+		"negative limits":     {func(c *Config) { c.TxnOpsMax, c.RequestBytesMax, c.LearnersMax = -1, -1, -1 }, []string{"--max-txn-ops is negative", "--max-request-bytes", "--max-learners"}},
+		"negative times":      {func(c *Config) { c.CompactHashCheckTime, c.CorruptCheckTime, c.KeepAliveTimeout = -1, -1, -1 }, []string{"--compact-hash-check-time is negative", "--corrupt-check-time", "--grpc-keepalive-timeout"}},
 		"small log files":     {func(c *Config) { c.RequestBytesMax, c.WALSegmentBytes = 1<<20, 1<<20 }, []string{"--max-request-bytes[1048576]", "at most 983040"}},
 		"retention":           {func(c *Config) { c.AutoCompactionRetention = "soon" }, []string{"--auto-compaction-retention", "duration"}},
 		"mode":                {func(c *Config) { c.AutoCompactionMode, c.AutoCompactionRetention = "daily", "1" }, []string{"--auto-compaction-mode"}},
@@ -52,6 +59,62 @@ func TestWrongConfigurationIsNamedWithItsMend(t *testing.T) {
 		for _, word := range c.want {
 			if !strings.Contains(err.Error(), word) {
 				t.Errorf("%s: %v does not say %q", name, err, word)
+			}
+		}
+	}
+}
+
+func TestAPortIsSharedIfAskedFor(t *testing.T) {
+	for _, shared := range []bool{true, false} {
+		listen := Config{SocketReusePort: shared}.withDefaults().Listen
+		first, err := listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer first.Close()
+		second, err := listen("tcp", first.Addr().String())
+		if (err == nil) != shared {
+			t.Errorf("shared %t: %v", shared, err)
+		}
+		if err == nil {
+			second.Close()
+		}
+	}
+}
+
+// A setting that nothing reads does nothing, whatever the page of flags says. Found
+// so: PreVote.
+func TestEverySettingIsReadBySomebody(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := map[string]bool{}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.UnaryExpr: // A default is set by the address of its field.
+				_, field := n.X.(*ast.SelectorExpr)
+				return n.Op != token.AND || !field
+			case *ast.FuncDecl:
+				return n.Name.Name != "checkSigns" // It does nothing with what it looks at.
+			case *ast.SelectorExpr:
+				read[n.Sel.Name] = true
+			}
+			return true
+		})
+	}
+	for _, settings := range []reflect.Type{reflect.TypeFor[Config](), reflect.TypeFor[TLS]()} {
+		for i := range settings.NumField() {
+			if name := settings.Field(i).Name; !read[name] {
+				t.Errorf("%s.%s is read by nobody", settings.Name(), name)
 			}
 		}
 	}

@@ -186,6 +186,22 @@ func TestPagesOfOneMember(t *testing.T) {
 	golden.File(t, "testdata/metrics.txt", strings.Join(names, "\n")+"\n")
 }
 
+// Clients look at the version to learn what they may use.
+func TestTheVersionThatIsToldCanBeChosen(t *testing.T) {
+	m := servertest.New(t, 1, func(_ int, c *server.Config) { c.ProtocolVersion = "3.6.9" }).Members[0]
+	base := m.Config.ListenClientURLs[0]
+	check(t, base, "another version", []page{{"GET", "/version", 200, `{"etcdcluster":"3.6.0","etcdserver":"3.6.9","storage":"3.7.0"}`}})
+	if s := mustStatus(t, dial(t, m)); s.Version != "3.6.9" {
+		t.Errorf("Status tells %s", s.Version)
+	}
+	_, _, metrics := ask(t, "GET", base+"/metrics")
+	for _, want := range []string{`etcd_server_version{server_version="3.6.9"} 1`, `etcd_cluster_version{cluster_version="3.6"} 1`} {
+		if !strings.Contains(metrics, "\n"+want+"\n") {
+			t.Errorf("/metrics does not have %s", want)
+		}
+	}
+}
+
 func TestPprofNeedsItsFlag(t *testing.T) {
 	c := servertest.New(t, 1, nil)
 	if code, _, _ := ask(t, "GET", c.Members[0].Config.ListenClientURLs[0]+"/debug/pprof/"); code != 404 {

@@ -47,9 +47,18 @@ func (s *maintenanceService) Status(context.Context, *pb.StatusRequest) (*pb.Sta
 		answer.Errors = append(answer.Errors, status.Convert(err).Message())
 	}
 	for _, a := range s.replica.Machine.Alarms.List(alarm.None) {
-		answer.Errors = append(answer.Errors, fmt.Sprintf("memberID:%d alarm:%s", uint64(a.Member), pb.AlarmType(a.Kind)))
+		answer.Errors = append(answer.Errors, alarmText(a))
 	}
 	return answer, nil
+}
+
+// alarmText is an alarm as etcd writes a message: what is zero is left out.
+func alarmText(a alarm.Alarm) string {
+	text := "alarm:" + pb.AlarmType(a.Kind).String()
+	if a.Member != 0 {
+		text = fmt.Sprintf("memberID:%d %s", uint64(a.Member), text)
+	}
+	return text
 }
 
 func (s *maintenanceService) Alarm(ctx context.Context, r *pb.AlarmRequest) (*pb.AlarmResponse, error) {

@@ -267,6 +267,43 @@ feature-gates: LeaseCheckpoint=true
 	}
 }
 
+// The groups have keys that are not the rest of a flag's name, and some of them say
+// who is let in.
+func TestGroupsOfTheConfigurationFileReachTheirFlags(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "etcd.conf.yml")
+	if err := os.WriteFile(path, []byte(`
+client-transport-security:
+  {cert-file: c, key-file: k, trusted-ca-file: a, client-cert-auth: true, auto-tls: true, allowed-cn: [o, m], allowed-hostname: [h], crl-file: l}
+peer-transport-security:
+  {cert-file: pc, key-file: pk, client-cert-file: pd, client-key-file: pe, trusted-ca-file: pa, client-cert-auth: true, auto-tls: true, allowed-cn: [pn], allowed-hostname: [ph], crl-file: pl, skip-client-san-verification: false}
+socket-options:
+  {reuse-port: true}
+`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o, err := parse([]string{"--config-file", path}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ got, want tlsFiles }{
+		"client": {o.cfg.ClientTLS, tlsFiles{CertFile: "c", KeyFile: "k", CAFile: "a", ClientCertAuth: true, Auto: true, AllowedNames: []string{"o", "m"}, AllowedHosts: []string{"h"}, CRLFile: "l"}},
+		"peer": {o.cfg.PeerTLS, tlsFiles{CertFile: "pc", KeyFile: "pk", ClientCertFile: "pd", ClientKeyFile: "pe", CAFile: "pa", ClientCertAuth: true, Auto: true,
+			AllowedNames: []string{"pn"}, AllowedHosts: []string{"ph"}, CRLFile: "pl"}},
+	} {
+		if !reflect.DeepEqual(c.got, c.want) {
+			t.Errorf("%s: %+v", name, c.got)
+		}
+	}
+	if !o.cfg.SocketReusePort {
+		t.Error("socket-options are not read")
+	}
+	for _, w := range o.warnings {
+		if strings.Contains(w.text, "not known") {
+			t.Errorf("%s %v", w.text, w.args)
+		}
+	}
+}
+
 func TestHelpIsAskedForByShortFormsToo(t *testing.T) {
 	for _, arg := range []string{"-h", "-help", "--help"} {
 		if _, err := parse([]string{arg}, nil, io.Discard); !errors.Is(err, flag.ErrHelp) {

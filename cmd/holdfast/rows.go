@@ -37,7 +37,7 @@ func clusterRows() []row {
 		{name: "initial-cluster-state", kind: isText, initial: "new", says: "new, or existing to join a running cluster; ignored where there is data", state: done, at: func(o *options) any { return &o.cfg.InitialClusterState }, example: "existing"},
 		{name: "initial-cluster-token", kind: isText, initial: "etcd-cluster", says: "keeps two clusters with equal URLs apart", state: done, at: func(o *options) any { return &o.cfg.InitialClusterToken }, example: "t"},
 		{name: "strict-reconfig-check", kind: isSwitch, initial: "true", says: "refuse changes of members that would lose the quorum", state: done, at: func(o *options) any { return &o.cfg.StrictReconfigCheck }, example: "false"},
-		{name: "pre-vote", kind: isSwitch, initial: "true", says: "ask before an election whether it could be won", state: done, at: func(o *options) any { return &o.cfg.PreVote }, example: "false"},
+		{name: "pre-vote", kind: isSwitch, initial: "true", says: "ask before an election whether it could be won", state: accepted, why: "a member always asks: one that comes back would depose a leader that is well", example: "false"},
 		{name: "max-learners", kind: isNumber, initial: "1", says: "members without a vote at a time", state: done, at: func(o *options) any { return &o.cfg.LearnersMax }, example: "2"},
 		{name: "learner-auto-promote", kind: isSwitch, says: "give a learner its vote once it has caught up", state: done, at: func(o *options) any { return &o.cfg.LearnerAutoPromote }, example: "true", ours: true},
 		{name: "force-new-cluster", kind: isSwitch, says: "start as the only member of a new cluster, with all that this member's log holds; the old directory is kept", state: done, at: func(o *options) any { return &o.forceNew }, example: "true"},
@@ -91,8 +91,8 @@ func requestRows() []row {
 func securityRows() []row {
 	rows := append(tlsRows("", "clients"), tlsRows("peer-", "other members")...)
 	return append(rows, []row{
-		{name: "client-cert-file", kind: isText, says: "certificate file for dialing clients' port, in place of cert-file", state: done, at: func(o *options) any { return &o.cfg.ClientTLS.ClientCertFile }, example: "f"},
-		{name: "client-key-file", kind: isText, says: "key file of that certificate", state: done, at: func(o *options) any { return &o.cfg.ClientTLS.ClientKeyFile }, example: "f"},
+		{name: "client-cert-file", kind: isText, says: "certificate file for dialing clients' port, in place of cert-file", state: accepted, why: "a member does not dial itself: JSON becomes calls inside the process", example: "f"},
+		{name: "client-key-file", kind: isText, says: "key file of that certificate", state: accepted, why: "as for client-cert-file", example: "f"},
 		{name: "peer-client-cert-file", kind: isText, says: "certificate file for dialing other members, in place of peer-cert-file", state: done, at: func(o *options) any { return &o.cfg.PeerTLS.ClientCertFile }, example: "f"},
 		{name: "peer-client-key-file", kind: isText, says: "key file of that certificate", state: done, at: func(o *options) any { return &o.cfg.PeerTLS.ClientKeyFile }, example: "f"},
 		{name: "auto-tls", kind: isSwitch, says: "make a certificate for clients where none is given", state: done, at: func(o *options) any { return &o.cfg.ClientTLS.Auto }, example: "true"},

@@ -4,9 +4,13 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
+	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/holdfast-db/holdfast/tests/compat/member"
 )
 
 // next is the next response of a watch.
@@ -197,4 +201,46 @@ func watchFragments(f *fixture) {
 		}
 	}
 	f.want("puts", puts, 4)
+}
+
+// inTime is how soon clients expect an event.
+const inTime = 250 * time.Millisecond
+
+// Large answers over the same connection, with TLS, hold up no watch. A busy
+// machine may need more than one try.
+func TestEventsComeInTimeBesideLargeReads(t *testing.T) {
+	t.Parallel()
+	cluster := member.StartCluster(t, 1)
+	f := &fixture{T: t, Client: dial(t, cluster), cluster: cluster, prefix: "w/"}
+	for i := range 128 {
+		f.put(fmt.Sprintf("large/%03d", i), strings.Repeat("v", 32<<10))
+	}
+	ch, cancel := f.watch("event", clientv3.WithCreatedNotify())
+	defer cancel()
+	f.next(ch)
+	ctx, stop := context.WithCancel(f.ctx())
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer stop()
+	for range 4 {
+		readers.Go(func() {
+			for ctx.Err() == nil {
+				if _, err := f.Client.Get(ctx, f.key("large/"), clientv3.WithPrefix()); err != nil && ctx.Err() == nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	f.eventually("twenty events in a row are in time", func() bool {
+		for range 20 {
+			f.put("event", "x")
+			answered := time.Now()
+			f.next(ch)
+			if time.Since(answered) > inTime {
+				return false
+			}
+		}
+		return true
+	})
 }

@@ -4,12 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/authpb"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -33,8 +38,8 @@ type guests struct {
 	enabled int                           // How often that was seen to.
 }
 
-func newGuests(t *testing.T, seed uint64) *guests {
-	g := &guests{pair: newPair(t, options{cheap: true}), Rand: rand.New(rand.NewPCG(seed, 2)), tokens: map[*target]map[string]string{}}
+func newGuests(t *testing.T, seed uint64, token string) *guests {
+	g := &guests{pair: newPair(t, options{cheap: true, token: token}), Rand: rand.New(rand.NewPCG(seed, 2)), tokens: map[*target]map[string]string{}}
 	for _, side := range g.sides() {
 		g.tokens[side] = map[string]string{"garbage": "garbage", "dotted": "abcdefghijklmnop.1"}
 	}
@@ -60,9 +65,7 @@ func (g *guests) as(who string, req proto.Message) answer {
 	if login, ok := req.(*pb.AuthenticateRequest); ok {
 		for side, a := range map[*target]answer{g.ours: ours, g.theirs: theirs} {
 			if r, ok := a.msg.(*pb.AuthenticateResponse); ok {
-				if !tokenForm.MatchString(r.Token) {
-					g.t.Errorf("%s gives out a token %q", side.side, r.Token)
-				}
+				g.checkToken(side, login.Name, r.Token)
 				g.tokens[side][login.Name] = r.Token
 				covered.answer(a)
 				r.Token = ""
@@ -77,6 +80,28 @@ func (g *guests) as(who string, req proto.Message) answer {
 }
 
 var tokenForm = regexp.MustCompile(`^[A-Za-z]{16}\.[0-9]+$`)
+
+// checkToken looks at the form of a token, and at what a signed one says.
+func (g *guests) checkToken(side *target, user, token string) {
+	g.t.Helper()
+	if g.options.token == "" {
+		if !tokenForm.MatchString(token) {
+			g.t.Errorf("%s gives out a token %q", side.side, token)
+		}
+		return
+	}
+	var claims map[string]any
+	parts := strings.Split(token, ".")
+	text, err := base64.RawURLEncoding.DecodeString(parts[min(1, len(parts)-1)])
+	if err == nil {
+		err = json.Unmarshal(text, &claims)
+	}
+	revision, dated := claims["revision"].(float64)
+	expires, ends := claims["exp"].(float64)
+	if err != nil || len(parts) != 3 || len(claims) != 3 || claims["username"] != user || !dated || revision < 1 || !ends || time.Until(time.Unix(int64(expires), 0)) <= 0 {
+		g.t.Errorf("%s gives out a token that says %s, %v", side.side, text, err)
+	}
+}
 
 // firstOf opens a stream, sends one request and returns what comes back first.
 func (g *guests) firstOf(who, method string, req proto.Message) answer {
@@ -107,11 +132,22 @@ func (g *guests) firstOf(who, method string, req proto.Message) answer {
 func choose[T any](r *rand.Rand, list ...T) T { return list[r.IntN(len(list))] }
 
 func TestUsersMayDoWhatEtcdLetsThem(t *testing.T) {
-	seeds := seedsOf(authSequences)
+	askAround(t, seedsOf(authSequences), authLength, authShort, "")
+}
 
-	length := authLength
+// A signed token is good for one revision of users and roles.
+func TestUsersWithSignedTokensMayDoWhatEtcdLetsThem(t *testing.T) {
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte("0123456789abcdef0123456789abcdef"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	askAround(t, seedsOf(1), authShort, authShort/2, "jwt,sign-method=HS256,priv-key="+key+",ttl=1h")
+}
+
+func askAround(t *testing.T, seeds []uint64, length, short int, token string) {
+	name := t.Name()
 	if testing.Short() {
-		length = authShort
+		length = short
 	}
 	if *requests != 0 {
 		length = *requests
@@ -119,8 +155,8 @@ func TestUsersMayDoWhatEtcdLetsThem(t *testing.T) {
 	for _, s := range seeds {
 		t.Run(fmt.Sprint("seed ", s), func(t *testing.T) {
 			t.Parallel()
-			t.Logf("again: go test -C tests/compat ./differential -run TestUsersMay -seed=%d -requests=%d", s, length)
-			g := newGuests(t, s)
+			t.Logf("again: go test -C tests/compat ./differential -run %s -seed=%d -requests=%d", name, s, length)
+			g := newGuests(t, s, token)
 			for g.sent < length && !g.spent() {
 				if g.sent/150 != g.enabled { // Most of the time permissions are asked for.
 					g.enabled = g.sent / 150
@@ -155,6 +191,9 @@ var (
 
 func (g *guests) step() {
 	who := choose(g.Rand, "root", "root", "alice", "alice", "alice", "bob", "carol", "nobody", "garbage", "dotted")
+	if g.options.token != "" && g.yes(3) { // It is old again soon.
+		g.as("nobody", &pb.AuthenticateRequest{Name: who, Password: "one"})
+	}
 	switch n := g.IntN(100); {
 	case n < 12:
 		name := choose(g.Rand, append(people, "stranger", "")...)
@@ -171,8 +210,22 @@ func (g *guests) step() {
 	case n < 60:
 		g.as(who, g.otherRequest())
 	default:
-		g.as(who, g.keyRequest(2))
+		req := g.keyRequest(2)
+		if r, isRange := req.(*pb.RangeRequest); isRange && g.yes(6) {
+			g.inParts(who, r)
+			return
+		}
+		g.as(who, req)
 	}
+}
+
+func (g *guests) inParts(who string, r *pb.RangeRequest) {
+	g.t.Helper()
+	g.sent++
+	ours, theirs := both(g.pair, func(side *target) answer { return g.parts(g.context(side, who), side, r) })
+	covered.request("KV/RangeStream", r)
+	covered.answer(ours)
+	g.compare(who+": KV/RangeStream", r, ours, theirs)
 }
 
 func (g *guests) key() []byte { return []byte(choose(g.Rand, "a", "ab", "b", "c", "d", "e")) }
@@ -250,7 +303,7 @@ func (g *guests) otherRequest() proto.Message {
 		&pb.HashKVRequest{}, &pb.HashRequest{}, &pb.DefragmentRequest{}, &pb.MoveLeaderRequest{TargetID: 7},
 		&pb.MemberListRequest{Linearizable: g.yes(2)}, &pb.MemberRemoveRequest{ID: 7}, &pb.MemberPromoteRequest{ID: 7},
 		&pb.MemberUpdateRequest{ID: 7, PeerURLs: []string{"http://127.0.0.1:1"}}, &pb.MemberAddRequest{PeerURLs: []string{"nothing"}},
-		&pb.CompactionRequest{Revision: int64(1 + g.IntN(20))},
+		&pb.CompactionRequest{Revision: int64(1 + g.IntN(20))}, &pb.DowngradeRequest{Action: pb.DowngradeRequest_VALIDATE, Version: "3.6.0"},
 	)
 }
 
@@ -313,7 +366,7 @@ func (g *guests) authRequest() proto.Message {
 // TestWhereUsersAreToldOtherThingsThanByEtcd meets the differences that are meant.
 func TestWhereUsersAreToldOtherThingsThanByEtcd(t *testing.T) {
 	t.Parallel()
-	g := newGuests(t, 1)
+	g := newGuests(t, 1, "")
 	for _, req := range []proto.Message{
 		&pb.AuthUserAddRequest{Name: "root", Password: "one"}, &pb.AuthEnableRequest{}, &pb.AuthUserGrantRoleRequest{User: "root", Role: "root"},
 		&pb.AuthRoleAddRequest{Name: "r1"}, &pb.AuthRoleDeleteRequest{Role: "r9"}, &pb.AuthUserRevokeRoleRequest{Name: "root", Role: "r1"},

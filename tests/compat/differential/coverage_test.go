@@ -85,17 +85,14 @@ func (c *coverage) enum(f protoreflect.FieldDescriptor, n protoreflect.EnumNumbe
 // excluded is what this version does not have yet, and what no client can
 // bring about. Each entry covers the names that it begins.
 var excluded = []struct{ name, reason string }{
-	{"rpc KV/RangeStream", "compared with Range, over etcd's own client, in tests/compat/clients"},
 	{"value etcdserverpb.DowngradeRequest.action ENABLE", "changes what an etcd is from then on; ours is in docs/differences.md"},
 	{"field etcdserverpb.DowngradeInfo.", "is set while a downgrade is under way, which ours never is"},
 	{"field etcdserverpb.DowngradeVersionTestRequest.", "belongs to etcd's own tests"},
-	{"field etcdserverpb.RangeStreamResponse.", "as for the call"},
 	{"field etcdserverpb.DefragmentResponse.header", "the protocol leaves it empty"},
 	{"field etcdserverpb.MoveLeaderResponse.header", "the protocol leaves it empty"},
 	{"field etcdserverpb.SnapshotResponse.header", "the protocol leaves it empty"},
 	{"field etcdserverpb.LeaseGrantResponse.error", "the protocol leaves it empty"},
 	{"value etcdserverpb.AlarmMember.alarm NONE", "no alarm is called so"},
-	{"error InvalidArgument: etcdserver: revision of auth store is old", "a race of a request with a change of users"},
 	{"error Canceled: etcdserver: watch canceled", "ends a stream that the client has left: nobody sees it"},
 	{"error FailedPrecondition: etcdserver: not capable", "wants members of different versions"},
 	{"error FailedPrecondition: etcdserver: cluster ID mismatch", "is told to members only"},

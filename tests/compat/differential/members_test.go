@@ -195,14 +195,20 @@ func withoutQuorum(p, second *pair) {
 	p.want(put("a", "3"), "etcdserver: no leader", "hasleader", "true")
 	p.call(&pb.RangeRequest{Key: []byte("a"), Serializable: true})
 	p.call(&pb.MemberListRequest{})
+	p.call(&pb.LeaseLeasesRequest{})
 	p.call(&pb.StatusRequest{})
+	p.await("lists its leases", &pb.LeaseLeasesRequest{}, func(a answer) bool { // In no order: nobody counts their time.
+		r, isList := a.msg.(*pb.LeaseLeasesResponse)
+		return isList && len(r.Leases) == 2
+	})
+	local := rangeOp(&pb.RangeRequest{Key: []byte("a"), Serializable: true})
 	waited := make(chan [2]time.Duration, 1)
 	go func() { waited <- waits(p, put("a", "3")) }()
 	p.callAll(
 		get("a"), put("a", "3"), &pb.DeleteRangeRequest{Key: []byte("a")}, &pb.TxnRequest{}, &pb.TxnRequest{Success: []*pb.RequestOp{putOp(put("a", "3"))}},
 		&pb.CompactionRequest{Revision: 2}, &pb.LeaseGrantRequest{TTL: 100}, &pb.LeaseRevokeRequest{ID: 7}, &pb.LeaseTimeToLiveRequest{ID: 7},
 		&pb.MemberListRequest{Linearizable: true}, &pb.AlarmRequest{}, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, Alarm: pb.AlarmType_NOSPACE},
-		&pb.MemberPromoteRequest{ID: memberNames},
+		&pb.MemberPromoteRequest{ID: memberNames}, &pb.TxnRequest{Success: []*pb.RequestOp{local}}, &pb.TxnRequest{Success: []*pb.RequestOp{local}, Failure: []*pb.RequestOp{rangeOp(get("a"))}},
 	)
 	if w := <-waited; (w[0] - w[1]).Abs() > time.Second {
 		p.t.Errorf("a put without a quorum fails after %v, in etcd after %v", w[0], w[1])

@@ -2,6 +2,7 @@ package differential
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -13,7 +14,6 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
@@ -127,7 +127,11 @@ func TestASmallQuotaRaisesTheAlarm(t *testing.T) {
 	for _, r := range []proto.Message{
 		&pb.StatusRequest{}, &pb.AlarmRequest{}, get("a"), &pb.DeleteRangeRequest{Key: []byte("a")},
 		&pb.TxnRequest{Success: []*pb.RequestOp{rangeOp(get("a"))}}, &pb.LeaseRevokeRequest{ID: 1}, &pb.CompactionRequest{Revision: 1},
+		&pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: memberNames}, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: memberNames, Alarm: pb.AlarmType_NOSPACE},
+		&pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, Alarm: pb.AlarmType_NOSPACE}, &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, MemberID: 7, Alarm: pb.AlarmType_NOSPACE},
+		&pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, MemberID: memberNames, Alarm: pb.AlarmType_CORRUPT}, &pb.AlarmRequest{Alarm: pb.AlarmType_CORRUPT}, put("a", "1"),
 		&pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, MemberID: memberNames, Alarm: pb.AlarmType_NOSPACE},
+		&pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, Alarm: pb.AlarmType_CORRUPT}, &pb.StatusRequest{}, &pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, Alarm: pb.AlarmType_CORRUPT},
 		&pb.AlarmRequest{}, put("a", "1"),
 	} {
 		p.call(r)
@@ -258,18 +262,63 @@ func receiveSnapshot(t testing.TB, side *target) (c chunks) {
 	return c
 }
 
-func TestWhatIsNotPartOfThisVersionSaysSo(t *testing.T) {
-	t.Parallel()
-	if *self {
-		t.Skip("this is for ours only")
+// parts is a range that came in parts, and what is wrong with how it came.
+func (p *pair) parts(ctx context.Context, side *target, r *pb.RangeRequest) answer {
+	p.t.Helper()
+	m := methods["KV/RangeStream"]
+	s, err := side.conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, m.path)
+	if err == nil {
+		err = s.SendMsg(side.names.outward(r))
 	}
+	if err == nil {
+		err = s.CloseSend()
+	}
+	whole := &pb.RangeResponse{}
+	for err == nil {
+		part := &pb.RangeStreamResponse{}
+		if err = s.RecvMsg(part); err != nil {
+			break
+		}
+		if whole.Header != nil || part.RangeResponse.Header == nil && (part.RangeResponse.More || part.RangeResponse.Count != 0) {
+			p.t.Errorf("%s: %s: header, more and count are not in the last part alone", side.side, text(r))
+		}
+		covered.answer(answer{msg: part})
+		proto.Merge(whole, part.RangeResponse)
+	}
+	if !errors.Is(err, io.EOF) {
+		return answer{st: status.Convert(err)}
+	}
+	return answer{msg: side.names.inward(whole)}
+}
+
+func TestARangeComesInPartsAlike(t *testing.T) {
+	t.Parallel()
 	p := newPair(t, options{})
-	for name, m := range methods {
-		if _, no := exclusion("rpc " + name); !no || m.streamed {
-			continue
-		}
-		if got := p.ours.call(t.Context(), m, m.in.New().Interface()); got.msg != nil || got.st.Code() != codes.Unimplemented {
-			t.Errorf("%s: %v", name, got)
-		}
+	for i := range 8 {
+		ok[*pb.PutResponse](p, &pb.PutRequest{Key: fmt.Append(nil, "k", i), Value: bytes.Repeat([]byte{byte(i)}, 400<<10)})
+	}
+	ok[*pb.DeleteRangeResponse](p, &pb.DeleteRangeRequest{Key: []byte("k7")})
+	ok[*pb.CompactionResponse](p, &pb.CompactionRequest{Revision: 4})
+	all := func(change func(*pb.RangeRequest)) *pb.RangeRequest {
+		r := everything()
+		change(r)
+		return r
+	}
+	for _, r := range []*pb.RangeRequest{
+		everything(), get("k3"), get("none"), {}, {Key: []byte("k3"), RangeEnd: []byte("k1")}, {Key: []byte("k2"), RangeEnd: []byte("k5")},
+		all(func(r *pb.RangeRequest) { r.Limit = 3 }), all(func(r *pb.RangeRequest) { r.Limit = 7 }), all(func(r *pb.RangeRequest) { r.Limit = -1 }),
+		all(func(r *pb.RangeRequest) { r.Revision = 6 }), all(func(r *pb.RangeRequest) { r.Revision = 4 }), all(func(r *pb.RangeRequest) { r.Revision = 3 }),
+		all(func(r *pb.RangeRequest) { r.Revision = 100 }), all(func(r *pb.RangeRequest) { r.Revision = -1 }),
+		all(func(r *pb.RangeRequest) { r.KeysOnly = true }), all(func(r *pb.RangeRequest) { r.CountOnly = true }), all(func(r *pb.RangeRequest) { r.Serializable = true }),
+		all(func(r *pb.RangeRequest) { r.CountOnly, r.Limit = true, 2 }),
+		all(func(r *pb.RangeRequest) { r.SortOrder = pb.RangeRequest_ASCEND }), all(func(r *pb.RangeRequest) { r.SortOrder = pb.RangeRequest_DESCEND }),
+		all(func(r *pb.RangeRequest) { r.SortOrder, r.SortTarget = pb.RangeRequest_ASCEND, pb.RangeRequest_MOD }), all(func(r *pb.RangeRequest) { r.SortOrder = 9 }),
+		all(func(r *pb.RangeRequest) { r.SortTarget = 9 }), all(func(r *pb.RangeRequest) { r.MinModRevision = 5 }), all(func(r *pb.RangeRequest) { r.MaxCreateRevision = 5 }),
+		all(func(r *pb.RangeRequest) { r.SortOrder, r.MinCreateRevision = pb.RangeRequest_DESCEND, 5 }),
+	} {
+		ours, theirs := both(p, func(side *target) answer { return p.parts(t.Context(), side, r) })
+		covered.request("KV/RangeStream", r)
+		covered.answer(ours)
+		p.compare("KV/RangeStream", r, ours, theirs)
 	}
 }

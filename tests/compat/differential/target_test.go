@@ -34,6 +34,7 @@ type options struct {
 	quota    int64
 	election time.Duration // Heartbeats are a tenth of it.
 	cheap    bool          // Passwords, as the test makes many.
+	token    string        // Kind of tokens.
 }
 
 func (o options) flags() []string {
@@ -50,6 +51,9 @@ func (o options) flags() []string {
 	}
 	if o.cheap {
 		flags = append(flags, "--bcrypt-cost", "4")
+	}
+	if o.token != "" {
+		flags = append(flags, "--auth-token", o.token)
 	}
 	return flags
 }
@@ -117,8 +121,12 @@ func startEtcd(t testing.TB, at place, o options) *target {
 	}
 	cfg.WatchProgressNotifyInterval = o.progress
 	cfg.QuotaBackendBytes = o.quota
+	cfg.EnableGRPCGateway = true
 	if o.cheap {
 		cfg.BcryptCost = 4
+	}
+	if o.token != "" {
+		cfg.AuthToken = o.token
 	}
 	if o.election != 0 {
 		cfg.ElectionMs, cfg.TickMs = uint(o.election.Milliseconds()), uint(o.election.Milliseconds()/10)

@@ -176,3 +176,31 @@ func TestAProcessIsWhatItsSupervisorExpects(t *testing.T) {
 	s.terminate()
 	s.checkLog()
 }
+
+// How long a member takes alone. The best of some tries counts, as a machine may be busy.
+const (
+	startMax  = 300 * time.Millisecond
+	stopMax   = time.Second
+	startsMax = 20
+)
+
+func TestAProcessStartsAndEndsQuickly(t *testing.T) {
+	ports := member.FreePorts(t, 2)
+	client, peer := "http://127.0.0.1:"+strconv.Itoa(ports[0]), "http://127.0.0.1:"+strconv.Itoa(ports[1])
+	member.Program(t, "holdfast") // Not while it is measured.
+	start, stop := patience, patience
+	for range startsMax {
+		began := time.Now()
+		s := supervise(t, "--data-dir="+filepath.Join(t.TempDir(), "data"), "--listen-client-urls="+client, "--advertise-client-urls="+client,
+			"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer)
+		s.ready()
+		start = min(start, time.Since(began))
+		began = time.Now()
+		s.terminate()
+		stop = min(stop, time.Since(began))
+		if start <= startMax && stop <= stopMax {
+			return
+		}
+	}
+	t.Errorf("of %d tries the best start took %v and the best end %v", startsMax, start, stop)
+}
