@@ -227,7 +227,7 @@ func TestANodeThatIsBeingDeletedIsNoneForAPod(t *testing.T) {
 	if b := d.next(); b != nil {
 		t.Errorf("bind %+v", b)
 	}
-	if said := d.journal.of(placement.Key{Namespace: "ns", Name: "web"}); len(said) != 1 || said[0].Reasons[0].Text != "node(s) were being deleted" {
+	if said := d.journal.of(placement.Key{Namespace: "ns", Name: "web"}); len(said) != 1 || len(said[0].Reasons) != 1 || said[0].Reasons[0].Text != "node(s) were being deleted" {
 		t.Errorf("it says %v", said)
 	}
 	d.fake.Advance(time.Minute)
