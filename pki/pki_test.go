@@ -400,6 +400,31 @@ func TestWarnsOfExpiryAndOfOpenKeys(t *testing.T) {
 	}
 }
 
+// TestAProcessThatRunsForYearsIsWarnedOfExpiryInTime: once a day from thirty days before.
+func TestAProcessThatRunsForYearsIsWarnedOfExpiryInTime(t *testing.T) {
+	f := newFixture(t, pki.ECDSA)
+	req := client
+	req.Validity = 100 * 24 * time.Hour
+	f.issue(req)
+	r := f.mustReload(f.store.Files("client"))
+	warnings := func() int { return strings.Count(f.log.String(), "certificate expires soon") }
+	look := func(d time.Duration, want int) {
+		t.Helper()
+		f.clock.Advance(d)
+		for range 3 { // However many connect.
+			r.Certificate()
+			f.clock.Advance(time.Minute)
+		}
+		if n := warnings(); n != want {
+			t.Errorf("%d warnings, want %d:\n%s", n, want, f.log)
+		}
+	}
+	look(60*24*time.Hour, 0)
+	look(15*24*time.Hour, 1)
+	look(time.Hour, 1)
+	look(24*time.Hour, 2)
+}
+
 // openKeys is a file system where everybody may read.
 type openKeys struct{ vfs.FS }
 

@@ -41,7 +41,8 @@ type Reloader struct {
 
 	checking sync.Mutex // Held while files are read; others go on with what is loaded.
 	checked  time.Duration
-	refused  string // The last complaint, so that each is logged once.
+	warned   time.Duration // When it was looked last whether the certificate ends soon.
+	refused  string        // The last complaint, so that each is logged once.
 }
 
 // loaded is one state of the files. Never changed.
@@ -106,9 +107,12 @@ func (r *Reloader) look() *loaded {
 		return r.current.Load()
 	}
 	r.refused = ""
-	if old := r.current.Load(); !old.same(fresh) {
+	switch old := r.current.Load(); {
+	case !old.same(fresh):
 		r.take(fresh)
 		r.cfg.Logger.Info("TLS files were read again", "cert", r.cfg.Files.Cert, "ca", r.cfg.Files.CA)
+	case now-r.warned >= expiryInterval:
+		r.warnOfExpiry(old)
 	}
 	return r.current.Load()
 }
@@ -160,11 +164,17 @@ func (r *Reloader) take(l *loaded) {
 	if l.pair == nil {
 		return
 	}
-	log, f := r.cfg.Logger, r.cfg.Files
-	if left := l.pair.Leaf.NotAfter.Sub(r.cfg.Clock.Wall()); left < expirySoon {
-		log.Warn("certificate expires soon, issue a new one", "file", f.Cert, "not-after", day(l.pair.Leaf.NotAfter))
-	}
+	r.warnOfExpiry(l)
+	f := r.cfg.Files
 	if info, err := r.cfg.FS.Stat(f.Key); err == nil && info.Mode&0o077 != 0 {
-		log.Warn("private key can be read by others, take their permission away", "file", f.Key, "mode", info.Mode.String())
+		r.cfg.Logger.Warn("private key can be read by others, take their permission away", "file", f.Key, "mode", info.Mode.String())
+	}
+}
+
+// warnOfExpiry is called again and again: a process may have started years before.
+func (r *Reloader) warnOfExpiry(l *loaded) {
+	r.warned = r.cfg.Clock.Mono()
+	if l.pair != nil && l.pair.Leaf.NotAfter.Sub(r.cfg.Clock.Wall()) < expirySoon {
+		r.cfg.Logger.Warn("certificate expires soon, issue a new one", "file", r.cfg.Files.Cert, "not-after", day(l.pair.Leaf.NotAfter))
 	}
 }

@@ -22,9 +22,11 @@ type metrics struct {
 	bound    prometheus.Counter
 	waited   prometheus.Histogram
 	leading  *prometheus.GaugeVec
+	expiry   prometheus.GaugeFunc
 }
 
-func newMetrics() *metrics {
+// newMetrics asks when the certificate of the API ends, in seconds, whenever somebody reads.
+func newMetrics(certificateEnd func() float64) *metrics {
 	const space = "controlplane"
 	buckets := prometheus.ExponentialBuckets(0.0005, 2, 15)
 	return &metrics{
@@ -35,11 +37,12 @@ func newMetrics() *metrics {
 		bound:    prometheus.NewCounter(prometheus.CounterOpts{Namespace: space, Name: "pods_bound_total", Help: "Pods that this scheduler has given a node."}),
 		waited:   prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: space, Name: "schedule_seconds", Help: "Time from when the scheduler heard of a pod until its node was in the store.", Buckets: buckets}),
 		leading:  prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: space, Name: "leader", Help: "1 while this control plane leads the part."}, []string{"of"}),
+		expiry:   prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: space, Name: "certificate_expiry_timestamp_seconds", Help: "When the certificate of the API ends."}, certificateEnd),
 	}
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.requests, m.seconds, m.streams, m.bound, m.waited, m.leading}
+	return []prometheus.Collector{m.requests, m.seconds, m.streams, m.bound, m.waited, m.leading, m.expiry}
 }
 
 // Describe implements prometheus.Collector.

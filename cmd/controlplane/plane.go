@@ -80,7 +80,8 @@ const stopMax = 2 * time.Second
 // runPlane runs a control plane until ctx ends or a part of it fails. Beside it runs
 // also, if it is not nil, once the API is served.
 func runPlane(ctx context.Context, cfg *planeConfig, also func(context.Context, *plane) error) error {
-	p := &plane{cfg: cfg, log: cfg.Logger, metrics: newMetrics()}
+	p := &plane{cfg: cfg, log: cfg.Logger}
+	p.metrics = newMetrics(p.certificateEnd)
 	if err := cfg.Member.Validate(); err != nil {
 		return err
 	}
@@ -136,6 +137,9 @@ func (p *plane) listen() (net.Listener, credentials.TransportCredentials, error)
 	}
 	return l, credentials.NewTLS(config), nil
 }
+
+// certificateEnd is when the certificate that the API shows ends.
+func (p *plane) certificateEnd() float64 { return float64(p.tls.Certificate().Leaf.NotAfter.Unix()) }
 
 // run is everything over the store.
 func (p *plane) run(ctx context.Context, l net.Listener, creds credentials.TransportCredentials, also func(context.Context, *plane) error) error {

@@ -167,6 +167,9 @@ func (c *ctl) memberStatus(ctx context.Context, m *pb.Member) memberStatus {
 		s.metrics = c.metricsOf(ctx, s.Endpoint)
 		s.DiskFree = int64(s.metrics["holdfast_disk_free_bytes"])
 		s.CertEnds = moment(s.metrics["holdfast_certificate_expiry_timestamp_seconds"])
+		if api := moment(s.metrics["controlplane_certificate_expiry_timestamp_seconds"]); !api.IsZero() && (s.CertEnds.IsZero() || api.Before(s.CertEnds)) {
+			s.CertEnds = api // Of the API, where the member is part of a control plane.
+		}
 		return s
 	}
 	return s

@@ -111,7 +111,8 @@ var fieldSections = []section{
 
 	{"Metadata", reflect.TypeFor[metav1.ObjectMeta](), []row{
 		{"name generateName namespace labels annotations ownerReferences.** finalizers", Done, ""},
-		{"uid resourceVersion generation creationTimestamp deletionTimestamp deletionGracePeriodSeconds managedFields.**", Done, "written by the server"},
+		{"uid resourceVersion generation creationTimestamp deletionTimestamp deletionGracePeriodSeconds", Done, "written by the server"},
+		{"managedFields.**", Ignored, "fields have no managers"},
 		{"selfLink", Ignored, "Kubernetes does not use it either"},
 	}},
 	{"Label selector", reflect.TypeFor[metav1.LabelSelector](), []row{

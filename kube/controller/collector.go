@@ -38,12 +38,13 @@ func newCollector(t *term) {
 }
 
 func (c *collector) changed(k *api.Kind, old, o api.Object) {
+	if old != nil && o != nil && old.GetUID() != o.GetUID() { // A list told of both at once: one went, and another has its name.
+		c.changed(k, old, nil)
+		c.changed(k, nil, o)
+		return
+	}
 	if o == nil { // What it owned is looked at, and what waited for it to go.
-		for other, s := range c.term.views.shelves {
-			for _, d := range s.byOwner(string(old.GetUID())) {
-				c.loops[other].queue.Add(keyOf(d))
-			}
-		}
+		c.owns(old)
 		c.owners(old)
 		return
 	}
@@ -54,10 +55,15 @@ func (c *collector) changed(k *api.Kind, old, o api.Object) {
 		c.owners(old)
 	}
 	if o.GetDeletionTimestamp() != nil {
-		for other, s := range c.term.views.shelves {
-			for _, d := range s.byOwner(string(o.GetUID())) {
-				c.loops[other].queue.Add(keyOf(d))
-			}
+		c.owns(o)
+	}
+}
+
+// owns looks at what an object owns.
+func (c *collector) owns(o api.Object) {
+	for k, s := range c.term.views.shelves {
+		for _, d := range s.byOwner(string(o.GetUID())) {
+			c.loops[k].queue.Add(keyOf(d))
 		}
 	}
 }
@@ -168,11 +174,39 @@ func (c *collector) dependents(o api.Object) []api.Object {
 	return all
 }
 
-// part brings an owner that is being deleted further. The views must show everything
-// that was there when its deletion began: nothing new is made for it since.
+// owned are the dependents of an owner that goes without them, as the store has them.
+// One that the views do not show yet would be garbage once its owner is gone.
+func (c *collector) owned(ctx context.Context, o api.Object) ([]api.Object, error) {
+	var all []api.Object
+	for k, s := range c.term.views.shelves {
+		if o.GetNamespace() != "" && !k.Namespaced {
+			continue // It has no owner that is in a namespace.
+		}
+		list, err := s.stored(ctx, o.GetNamespace())
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range list {
+			if slices.Contains(ownersOf(d), string(o.GetUID())) {
+				all = append(all, d)
+			}
+		}
+	}
+	return all, nil
+}
+
+// part brings an owner that is being deleted further. Nothing new is made for it since
+// its deletion began.
 func (c *collector) part(ctx context.Context, k *api.Kind, o api.Object) error {
+	all := c.dependents(o)
+	if slices.Contains(o.GetFinalizers(), metav1.FinalizerOrphanDependents) {
+		var err error
+		if all, err = c.owned(ctx, o); err != nil {
+			return wrap(err, "dependents of", o)
+		}
+	}
 	var dependents []metav1.Object
-	for _, d := range c.dependents(o) {
+	for _, d := range all {
 		dependents = append(dependents, d)
 	}
 	p := collect.Part(o, dependents)
@@ -195,6 +229,9 @@ func (c *collector) part(ctx context.Context, k *api.Kind, o api.Object) error {
 		if err := unlessGone(err); err != nil {
 			return wrap(err, "free", next)
 		}
+	}
+	if len(p.Orphan) > 0 {
+		return c.part(ctx, k, o) // None is left.
 	}
 	if p.Done == "" {
 		return nil

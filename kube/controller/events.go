@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,6 +17,13 @@ import (
 // for what only people read.
 const eventsMax = 1000
 
+// eventTextMax bytes of a message are told, and so many of the name that it is about: that
+// of an event is as long as a name may be, and says more than whom it is about.
+const (
+	eventTextMax = 4 << 10
+	eventNameMax = 200
+)
+
 // recorder writes events, one after the other.
 type recorder struct {
 	term  *term
@@ -28,6 +36,7 @@ func newRecorder(t *term) *recorder { return &recorder{t, make(chan *corev1.Even
 // counted: its name follows from what it says.
 func (r *recorder) note(about api.Object, warning bool, reason, message string) {
 	k := api.KindOf(about)
+	message = api.Clip(message, eventTextMax)
 	namespace := about.GetNamespace()
 	if namespace == "" {
 		namespace = "default"
@@ -42,7 +51,7 @@ func (r *recorder) note(about api.Object, warning bool, reason, message string) 
 		e.Type = corev1.EventTypeWarning
 	}
 	e.Namespace = namespace
-	e.Name = about.GetName() + "." + replica.Word(10, k.Name, string(about.GetUID()), e.Type, reason, message)
+	e.Name = fmt.Sprintf("%.*s.", eventNameMax, about.GetName()) + replica.Word(10, k.Name, string(about.GetUID()), e.Type, reason, message)
 	select {
 	case r.queue <- e:
 	default:

@@ -33,6 +33,10 @@ type nodes struct {
 	loop  *loop
 	brake nodelife.Brake // Of the only worker.
 
+	// silent is since when each node has been seen to be so, by the monotonic clock. Of the
+	// only worker: who leads next waits anew.
+	silent map[string]time.Duration
+
 	mu struct {
 		sync.Mutex
 		alive map[string]bool // Nil: not known yet.
@@ -120,9 +124,18 @@ func (c *nodes) sync(ctx context.Context, _ key) (time.Duration, error) {
 	v := c.term.views
 	c.mu.Lock()
 	known := c.mu.alive != nil
+	silent, now := map[string]time.Duration{}, c.term.clock.Mono()
 	for _, n := range v.nodes.List("") {
 		alive := c.mu.alive[n.Name]
-		f.Nodes = append(f.Nodes, nodelife.Node{Object: n, Alive: alive})
+		node := nodelife.Node{Object: n, Alive: alive}
+		if !alive {
+			since, ok := c.silent[n.Name]
+			if !ok {
+				since = now
+			}
+			silent[n.Name], node.Silent = since, now-since
+		}
+		f.Nodes = append(f.Nodes, node)
 		if !alive || len(n.Spec.Taints) > 0 {
 			f.Pods = append(f.Pods, v.pods.ByIndex(byNode, n.Name)...)
 		}
@@ -132,7 +145,7 @@ func (c *nodes) sync(ctx context.Context, _ key) (time.Duration, error) {
 		return 0, nil
 	}
 	p := nodelife.Make(f)
-	c.brake = p.Brake
+	c.brake, c.silent = p.Brake, silent
 	for _, n := range p.Notes {
 		c.note(n)
 	}
@@ -159,12 +172,16 @@ func (c *nodes) note(n nodelife.Note) {
 	}
 }
 
-// act marks nodes first: a plan that did not get so far is made again, and evicts
-// later rather than sooner.
+// act marks nodes first: from one that could not be marked nobody is evicted before the
+// next plan. One pod that cannot be written keeps none of the others where it is.
 func (c *nodes) act(ctx context.Context, p nodelife.Plan) error {
 	var errs []error
+	unmarked := map[string]bool{}
 	for _, n := range p.Nodes {
-		errs = append(errs, wrap(c.mark(ctx, n), "mark", n))
+		if err := c.mark(ctx, n); err != nil {
+			unmarked[n.Name] = true
+			errs = append(errs, wrap(err, "mark", n))
+		}
 	}
 	for _, pod := range p.Unready {
 		next := pod.DeepCopy()
@@ -172,10 +189,10 @@ func (c *nodes) act(ctx context.Context, p nodelife.Plan) error {
 		_, err := objects.UpdateStatus(ctx, c.term.client, next, c.term.fenced())
 		errs = append(errs, wrap(err, "status of", pod))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
 	for _, e := range p.Evict {
+		if unmarked[e.Pod.Spec.NodeName] {
+			continue
+		}
 		o := c.term.fenced()
 		if e.Force {
 			now := int64(0)

@@ -11,7 +11,9 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/holdfast-db/holdfast/client"
 	"github.com/holdfast-db/holdfast/internal/clock/clocktest"
+	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/controller/replica"
 	"github.com/holdfast-db/holdfast/kube/objects"
 )
@@ -275,5 +277,47 @@ func TestPodsOfADeletedNodeStayWhileItsLeaseStands(t *testing.T) {
 	w.eventually("the other one follows when the lease has ended", func() (bool, string) {
 		clk.Advance(time.Second)
 		return ending("a"), ""
+	})
+}
+
+// TestAPodThatCannotBeWrittenKeepsNoOtherOnADeadNode: it was stored before a rule that it
+// breaks.
+func TestAPodThatCannotBeWrittenKeepsNoOtherOnADeadNode(t *testing.T) {
+	w := newWorld(t, 1)
+	clk := clocktest.New()
+	w.run(w.manager(clk), w.lead())
+	ready := func(name string) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
+		p.Spec.NodeName = "n0"
+		p.Spec.Containers = []corev1.Container{{Name: "c", Image: "one"}}
+		make1(w, p)
+		w.eventually(name+" is ready", func() (bool, string) {
+			var err error
+			if p, err = objects.Get[*corev1.Pod](t.Context(), w.client, "default", name); err != nil {
+				t.Fatal(err)
+			}
+			_, is := replica.Ready(p)
+			return is, p.Status.String()
+		})
+		return p
+	}
+	ready("plain")
+	broken := ready("broken")
+	broken.Spec.RestartPolicy = "Sometimes"
+	broken.ResourceVersion = ""
+	raw, err := api.Encode(broken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.cluster.Store().Put(t.Context(), client.Put{Key: api.Pod.Key("default", "broken"), Value: raw}); err != nil {
+		t.Fatal(err)
+	}
+	w.calm(clk)
+	w.die("n0")
+	w.marked("n0")
+	w.eventually("both are to go", func() (bool, string) {
+		clk.Advance(time.Second)
+		_, terminating := w.on("n0")
+		return terminating == 2, names(w.pods("default"))
 	})
 }

@@ -36,6 +36,29 @@ type setMemory struct {
 	set     int64              // Resource version of the set's own last write.
 	gone    map[types.UID]bool // Pods whose deletion was confirmed.
 	failure string
+
+	// unsettled is the resource version of the set at which pods were to be made of which
+	// nobody knows whether they were. 0: there are none.
+	unsettled int64
+}
+
+// behind reports whether a view of pods that has come to a revision does not show yet what
+// was done for a set. At the version at which it is not known what was made, pods that are
+// made again have the same names; at a later one those that were made are older than that
+// version, since they depend on the one before.
+func (m *setMemory) behind(set *appsv1.ReplicaSet, pods int64) bool {
+	version := versionOf(set)
+	if version < m.set || pods < m.pods {
+		return true
+	}
+	if m.unsettled == 0 || m.unsettled == version {
+		return false
+	}
+	if pods < version {
+		return true
+	}
+	m.unsettled = 0
+	return false
 }
 
 func newReplicaSets(t *term) {
@@ -86,7 +109,7 @@ func (c *replicaSets) sync(ctx context.Context, k key) (time.Duration, error) {
 	if m.uid != set.UID {
 		m = setMemory{uid: set.UID}
 	}
-	if versionOf(set) < m.set || v.pods.Revision() < m.pods {
+	if m.behind(set, v.pods.Revision()) {
 		return time.Second, nil // The view lags behind our own writes; its next event wakes us.
 	}
 	f := c.facts(set, &m)
@@ -181,8 +204,8 @@ func (c *replicaSets) act(ctx context.Context, set *appsv1.ReplicaSet, p replica
 	case err == nil:
 		m.failure = ""
 	case !stale(err):
-		m.failure = err.Error()
-		c.term.recorder.note(set, true, "FailedCreate", err.Error())
+		m.failure = api.Clip(err.Error(), eventTextMax) // Of hundreds at once each may say something.
+		c.term.recorder.note(set, true, "FailedCreate", m.failure)
 	}
 	return err
 }
@@ -199,27 +222,33 @@ func (c *replicaSets) own(ctx context.Context, set *appsv1.ReplicaSet, pod *core
 
 // create makes pods in batches that grow, and stops with the first that fails.
 func (c *replicaSets) create(ctx context.Context, set *appsv1.ReplicaSet, n int, m *setMemory) error {
+	chosen, next := map[string]bool{}, 0
 	taken := func(name string) bool {
 		_, ok := c.term.views.pods.Get(set.Namespace, name)
-		return ok
+		return ok || chosen[name]
 	}
-	made := 0
 	for _, size := range replica.Batches(n) {
-		var mu sync.Mutex // Guards m.pods.
+		pods := make([]*corev1.Pod, size)
+		for i := range pods {
+			pods[i], next = replica.New(set, next, taken)
+			chosen[pods[i].Name] = true
+		}
+		var mu sync.Mutex // Guards m.
 		err := c.each(ctx, size, func(ctx context.Context, i int) error {
-			pod, err := objects.Create(ctx, c.term.client, replica.New(set, made+i, taken), c.term.fenced(), guard(set))
-			if err != nil {
-				return err
-			}
+			pod, err := objects.Create(ctx, c.term.client, pods[i], c.term.fenced(), guard(set))
 			mu.Lock()
 			defer mu.Unlock()
-			m.pods = max(m.pods, versionOf(pod))
-			return nil
+			switch {
+			case err == nil:
+				m.pods = max(m.pods, versionOf(pod))
+			case unknown(err):
+				m.unsettled = versionOf(set)
+			}
+			return err
 		})
 		if err != nil {
 			return wrap(err, "pods of", set)
 		}
-		made += size
 	}
 	return nil
 }

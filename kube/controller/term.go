@@ -157,6 +157,12 @@ func stale(err error) bool {
 	return errors.Is(err, objects.ErrConflict) || errors.Is(err, objects.ErrGuard) || errors.Is(err, objects.ErrNotFound) || errors.Is(err, objects.ErrExists)
 }
 
+// unknown reports whether an error leaves open what became of a write: the server has not
+// said that it refused it.
+func unknown(err error) bool {
+	return !stale(err) && !errors.Is(err, objects.ErrInvalid) && !errors.Is(err, objects.ErrDenied) && !errors.Is(err, objects.ErrFull)
+}
+
 // fenced is the option that every write has.
 func (t *term) fenced() objects.Option { return objects.Option{Fence: t.fence} }
 

@@ -41,6 +41,7 @@ type shelf struct {
 	get     func(namespace, name string) (api.Object, bool)
 	byOwner func(uid string) []api.Object
 	live    func(ctx context.Context, namespace, name string) (api.Object, error)
+	stored  func(ctx context.Context, namespace string) ([]api.Object, error) // All, as the store has them now.
 	update  func(ctx context.Context, o api.Object, options ...objects.Option) error
 	delete  func(ctx context.Context, namespace, name string, options ...objects.Option) error
 	watch   func(f func(old, new api.Object)) // Before run.
@@ -99,6 +100,10 @@ func add[T api.Object](v *views, c *objects.Client, k *api.Kind, log hclog.Logge
 		byOwner: func(uid string) []api.Object { return general(i.ByIndex(byOwner, uid)) },
 		live: func(ctx context.Context, namespace, name string) (api.Object, error) {
 			return objects.Get[T](ctx, c, namespace, name)
+		},
+		stored: func(ctx context.Context, namespace string) ([]api.Object, error) {
+			all, _, err := objects.List[T](ctx, c, objects.ListOptions{Namespace: namespace})
+			return general(all), err
 		},
 		update: func(ctx context.Context, o api.Object, options ...objects.Option) error {
 			_, err := objects.Update(ctx, c, o.(T), options...)

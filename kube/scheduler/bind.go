@@ -17,6 +17,7 @@ import (
 type binding struct {
 	pod     *waiting // Of decideAll.
 	node    string
+	changed *corev1.Pod         // As the pod has become since. Nil: as it was. Of decideAll.
 	request *kubepb.BindRequest // Of who binds.
 }
 
@@ -115,17 +116,26 @@ func (t *term) bound(b *binding, err error, f *facts) {
 	t.leave(k)
 	t.journal.note(k, fmt.Sprintf("bind to node %s: %v", b.node, err))
 	now := t.clock.Mono()
-	if f == nil || f.err != nil {
-		t.log.Warn("bind failed", "pod", k, "node", b.node, "error", err)
+	known := f != nil && f.err == nil
+	if known {
+		w.refusals++
+	}
+	if errors.Is(err, objects.ErrFull) {
+		w.refusedFor(b.node)
+	}
+	if known && w.refusals%refusalsMax != 0 {
+		t.queue.activate(w)
+	} else {
 		t.queue.retry(w, now)
+	}
+	if b.changed != nil { // It may ask for something else now, or for nothing.
+		t.podWaits(b.changed)
+	}
+	if !known {
+		t.log.Warn("bind failed", "pod", k, "node", b.node, "error", err)
 		return
 	}
 	t.log.Debug("bind refused", "pod", k, "node", b.node, "error", err)
-	if w.refusals++; w.refusals%refusalsMax == 0 {
-		t.queue.retry(w, now)
-	} else {
-		t.queue.activate(w)
-	}
 	t.learn(k, b.node, f)
 }
 

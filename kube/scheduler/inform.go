@@ -118,7 +118,7 @@ func (t *term) podPlaced(o *corev1.Pod) {
 func (t *term) podWaits(o *corev1.Pod) {
 	k := keyOf(o)
 	if b := t.assumed[k]; b != nil && b.pod.object.UID == o.UID {
-		b.pod.object = o // Should the bind fail.
+		b.changed = o // Should the bind fail.
 		return
 	}
 	t.leave(k)

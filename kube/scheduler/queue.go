@@ -37,11 +37,37 @@ type waiting struct {
 	refusals int           // Binds in a row that were refused.
 	tried    time.Duration // When it failed last.
 
+	// noRoom counts binds that a node had no room for: after the second in a row the pod is
+	// tried elsewhere. Until it fits nowhere; then all are tried anew.
+	noRoom map[string]int
+
 	// Of the queue.
 	in      *waitingHeap // Nil: parked, or out.
 	index   int
 	ready   time.Duration // End of the backoff.
 	refused placement.Set // By whom, while parked.
+}
+
+// refusedFor takes in that a node had no room for a pod.
+func (w *waiting) refusedFor(node string) {
+	if w.noRoom == nil {
+		w.noRoom = map[string]int{}
+	}
+	w.noRoom[node]++
+	nodes := map[string]bool{}
+	for node, n := range w.noRoom {
+		if n > 1 {
+			nodes[node] = true
+		}
+	}
+	w.pod = w.pod.RefusedBy(nodes)
+}
+
+// forgive has a pod tried on all nodes again.
+func (w *waiting) forgive() {
+	if w.noRoom != nil {
+		w.noRoom, w.pod = nil, w.pod.RefusedBy(nil)
+	}
 }
 
 func newQueue() *queue {

@@ -118,6 +118,7 @@ func (t *term) place(w *waiting, now time.Duration) {
 	d := t.core.Decide(t.snapshot, w.pod, profile)
 	t.journal.add(w.pod, t.clock.Wall(), d)
 	if d.Node == "" {
+		w.forgive()
 		t.queue.park(w, now, d.Refused)
 		t.reports.unschedulable(w.object, d.Message())
 		return

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfast-db/holdfast/internal/clock/clocktest"
@@ -180,4 +181,85 @@ func TestAnEventWakesOnlyWhomItCouldHelp(t *testing.T) {
 	if n := len(d.queue.pods); n != 2 {
 		t.Errorf("%d wait", n)
 	}
+}
+
+// TestAPodThatChangesWhileItIsBoundIsDecidedByWhatItHasBecome, should the bind fail: and
+// not at all, if it is being deleted.
+func TestAPodThatChangesWhileItIsBoundIsDecidedByWhatItHasBecome(t *testing.T) {
+	for _, err := range []error{objects.ErrConflict, errors.New("connection lost")} {
+		d := newDesk(t)
+		d.nodeChanged(nil, node("a", "4", 1))
+		d.podChanged(nil, pod("web", "1", "", 2))
+		d.podChanged(nil, pod("going", "1", "", 3))
+		web, going := d.mustBind("a"), d.mustBind("a")
+		before := web.pod.pod
+		labelled, ends := pod("web", "1", "", 4), pod("going", "1", "", 5)
+		labelled.Labels = map[string]string{"app": "web"}
+		now := metav1.Now()
+		ends.DeletionTimestamp = &now
+		d.podChanged(pod("web", "1", "", 2), labelled)
+		d.podChanged(pod("going", "1", "", 3), ends)
+		var told [2]*facts
+		if errors.Is(err, objects.ErrConflict) {
+			told = [2]*facts{{pod: labelled}, {pod: ends}}
+		}
+		d.bound(web, err, told[0])
+		d.bound(going, err, told[1])
+		d.fake.Advance(backoffMin)
+		b := d.mustBind("a")
+		if b.pod.object != labelled || b.request.PodResourceVersion != 4 || b.pod.pod == before {
+			t.Errorf("%v: bind %v of %+v", err, b.request, b.pod.pod)
+		}
+		if next := d.next(); next != nil || len(d.queue.pods) != 0 {
+			t.Errorf("%v: a pod that is being deleted waits for a node still: %v", err, next)
+		}
+	}
+}
+
+// TestANodeThatIsBeingDeletedIsNoneForAPod: each bind to it would be refused, and it has
+// more room than the others.
+func TestANodeThatIsBeingDeletedIsNoneForAPod(t *testing.T) {
+	d := newDesk(t)
+	leaves, now := node("a", "64", 1), metav1.Now()
+	leaves.DeletionTimestamp = &now
+	d.nodeChanged(nil, leaves)
+	d.podChanged(nil, pod("web", "2", "", 2))
+	if b := d.next(); b != nil {
+		t.Errorf("bind %+v", b)
+	}
+	if said := d.journal.of(placement.Key{Namespace: "ns", Name: "web"}); len(said) != 1 || len(said[0].Reasons) != 1 || said[0].Reasons[0].Text != "node(s) were being deleted" {
+		t.Errorf("it says %v", said)
+	}
+	d.fake.Advance(time.Minute)
+	d.nodeChanged(nil, node("b", "4", 3))
+	d.mustBind("b")
+}
+
+// TestANodeWithLessRoomThanItSeemsKeepsNoPodFromTheOthers: after a restore its ledger counts
+// pods that are not recorded.
+func TestANodeWithLessRoomThanItSeemsKeepsNoPodFromTheOthers(t *testing.T) {
+	d := newDesk(t)
+	machine := func(name, cpu string, version int) *corev1.Node {
+		n := node(name, cpu, version)
+		n.Status.Allocatable[corev1.ResourceMemory] = resource.MustParse("8Gi")
+		return n
+	}
+	d.nodeChanged(nil, machine("large", "64", 1))
+	d.podChanged(nil, pod("web", "2", "", 2))
+	tryLargeTwice := func() {
+		t.Helper()
+		for range 2 {
+			d.bound(d.mustBind("large"), objects.ErrFull, &facts{
+				pod: pod("web", "2", "", 2), node: &nodeFacts{node: machine("large", "64", 1), revision: 9}})
+			d.fake.Advance(time.Minute)
+		}
+	}
+	tryLargeTwice()
+	if b := d.next(); b != nil {
+		t.Errorf("bind %+v", b)
+	}
+	d.fake.Advance(time.Minute)
+	d.nodeChanged(nil, machine("small", "4", 3)) // It is tried on all again, the emptiest first.
+	tryLargeTwice()
+	d.mustBind("small")
 }

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
 	schedulingv1 "k8s.io/api/scheduling/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/auth"
@@ -35,6 +37,7 @@ func (a *attempt) admit(ctx context.Context, o api.Object) (lease int64, err err
 	case *corev1.Service:
 		return 0, a.address(nil, o)
 	case *corev1.Node:
+		a.stampTaints(nil, o)
 		return 0, a.subnet(nil, o)
 	case *corev1.Event:
 		return a.admitEvent(ctx, o)
@@ -62,11 +65,30 @@ func (a *attempt) admitChange(ctx context.Context, old, o api.Object, verb auth.
 	case *corev1.Service:
 		return 0, a.address(old.(*corev1.Service), o)
 	case *corev1.Node:
+		a.stampTaints(old.(*corev1.Node).Spec.Taints, o)
 		return 0, a.subnet(old.(*corev1.Node), o)
 	case *corev1.Event:
 		return a.admitEvent(ctx, o)
 	}
 	return 0, nil
+}
+
+// stampTaints says of taints that drive pods out since when they are there, where who put
+// them did not: pods that bear one for a while bear it from then on.
+func (a *attempt) stampTaints(before []corev1.Taint, n *corev1.Node) {
+	for i := range n.Spec.Taints {
+		t := &n.Spec.Taints[i]
+		if t.Effect != corev1.TaintEffectNoExecute || t.TimeAdded != nil {
+			continue
+		}
+		now := metav1.NewTime(a.now.UTC().Truncate(time.Second))
+		t.TimeAdded = &now
+		for _, b := range before {
+			if b.Key == t.Key && b.Value == t.Value && b.Effect == t.Effect && b.TimeAdded != nil {
+				t.TimeAdded = b.TimeAdded
+			}
+		}
+	}
 }
 
 // secure holds a pod to what its namespace allows. That of a static pod is its node's

@@ -23,6 +23,9 @@ type eventLease struct {
 // admitEvent returns the lease that an event ends with, if its source may write one.
 func (a *attempt) admitEvent(ctx context.Context, e *corev1.Event) (int64, error) {
 	s := a.service
+	if n := e.Size(); n > eventBytesMax {
+		return 0, invalid("an event of %d bytes; %d are the most", n, eventBytesMax)
+	}
 	if !a.counted {
 		rates := s.eventRates
 		if name := a.identity.Name; name == auth.SchedulerUser || name == auth.ControllersUser {

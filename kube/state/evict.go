@@ -52,7 +52,7 @@ func (s *Service) evict(ctx context.Context, r *kubepb.EvictRequest) (*kubepb.Wr
 			return err
 		}
 		p := old.(*corev1.Pod)
-		if p.Spec.NodeName != "" && !ended(p) && p.DeletionTimestamp == nil { // Else nobody is disrupted.
+		if disrupts(p) {
 			if err := a.spend(p); err != nil {
 				return err
 			}
@@ -64,6 +64,12 @@ func (s *Service) evict(ctx context.Context, r *kubepb.EvictRequest) (*kubepb.Wr
 		return nil, err
 	}
 	return respond(api.Pod, last, revision, kubepb.Encoding_PROTOBUF, a)
+}
+
+// disrupts reports whether anybody misses a pod that goes. One that has not started yet
+// serves nobody, and else would hold up for good who empties the node that it cannot start on.
+func disrupts(p *corev1.Pod) bool {
+	return p.Spec.NodeName != "" && p.Status.Phase != corev1.PodPending && !ended(p) && p.DeletionTimestamp == nil
 }
 
 // spend takes one disruption from the budget that protects a pod.

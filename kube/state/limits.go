@@ -75,6 +75,10 @@ const (
 	eventTTL        = 3600
 	eventLeaseShare = 300
 
+	// eventBytesMax of one: some thousand words. What a source writes in an hour stays so
+	// long, and must not fill the store.
+	eventBytesMax = 16 << 10
+
 	// Each source of events may write eventsPerSecond, and eventsBurst at once; so
 	// many sources are told apart.
 	eventsPerSecond = 10

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -244,8 +245,62 @@ func TestAnEvictionSpendsTheBudgetInTheSameWrite(t *testing.T) {
 	}
 }
 
+// TestATaintThatDrivesPodsOutTellsSinceWhen: tolerations for a while count from then, and
+// whoever writes the node again without the time changes nothing.
+func TestATaintThatDrivesPodsOutTellsSinceWhen(t *testing.T) {
+	_, c := admin(t)
+	n := nodeOf("n1", "4")
+	n.Spec.Taints = []corev1.Taint{{Key: "repair", Value: "disk", Effect: corev1.TaintEffectNoExecute}, {Key: "slow", Effect: corev1.TaintEffectNoSchedule}}
+	n = create(t, c, n)
+	since := n.Spec.Taints[0].TimeAdded
+	if since == nil || n.Spec.Taints[1].TimeAdded != nil {
+		t.Fatalf("taints %v", n.Spec.Taints)
+	}
+	earlier := metav1.NewTime(since.Add(-time.Hour))
+	n.Spec.Taints[0].TimeAdded = &earlier
+	n, err := objects.Update(t.Context(), c, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Spec.Taints[0].TimeAdded = nil
+	n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: "leave", Effect: corev1.TaintEffectNoExecute})
+	if n, err = objects.Update(t.Context(), c, n); err != nil {
+		t.Fatal(err)
+	}
+	if was, is := n.Spec.Taints[0].TimeAdded, n.Spec.Taints[2].TimeAdded; was == nil || !was.Equal(&earlier) || is == nil || is.Before(since) {
+		t.Errorf("taints %v", n.Spec.Taints)
+	}
+}
+
+// TestAPodThatHasNotStartedIsEvictedWhateverItsBudgetSays: nobody misses it, and its node
+// could not be emptied while it cannot start.
+func TestAPodThatHasNotStartedIsEvictedWhateverItsBudgetSays(t *testing.T) {
+	_, c := admin(t)
+	create(t, c, nodeOf("n1", "4"))
+	if err := bind(t, c, create(t, c, podOf("waits", "1")), "n1"); err != nil {
+		t.Fatal(err)
+	}
+	budget := &policyv1.PodDisruptionBudget{}
+	budget.Namespace, budget.Name = "default", "web"
+	budget.Spec.MaxUnavailable = &intstr.IntOrString{IntVal: 0}
+	budget.Spec.Selector = &metav1.LabelSelector{}
+	budget = create(t, c, budget)
+	budget.Status = policyv1.PodDisruptionBudgetStatus{ObservedGeneration: 1, DesiredHealthy: 1, ExpectedPods: 1}
+	if _, err := objects.UpdateStatus(t.Context(), c, budget); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Evict(t.Context(), &kubepb.EvictRequest{Pod: &kubepb.Ref{Namespace: "default", Name: "waits"}}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestEventsLieOnALeaseAndASourceOfTooManyIsStopped(t *testing.T) {
 	cluster, c := admin(t)
+	long := &corev1.Event{Reason: "Tested", Message: strings.Repeat("x", 20<<10)}
+	long.Namespace, long.Name = "default", "long"
+	if _, err := objects.Create(t.Context(), c, long); !errors.Is(err, objects.ErrInvalid) {
+		t.Errorf("an event of 20 KiB: %v", err)
+	}
 	var err error
 	n := 0
 	for ; n < 1000 && err == nil; n++ {

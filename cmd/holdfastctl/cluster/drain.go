@@ -182,8 +182,8 @@ func (s *session) evict(ctx context.Context, f *drainFlags, p *corev1.Pod) (agai
 		Pod:    &kubepb.Ref{Kind: api.Pod.Name, Namespace: p.Namespace, Name: p.Name},
 		DryRun: f.dry.server(), Preconditions: &kubepb.Preconditions{Uid: string(p.UID)},
 	}
-	if f.grace >= 0 {
-		r.GraceSet, r.GraceSeconds = true, f.grace
+	if f.grace >= 0 { // As with delete, none would leave the node alone with its pod.
+		r.GraceSet, r.GraceSeconds = true, max(f.grace, 1)
 	}
 	_, err = ask(ctx, s, func(ctx context.Context) (*kubepb.WriteResponse, error) { return s.client.Evict(ctx, r) })
 	switch {

@@ -250,6 +250,30 @@ spec: {containers: [{name: c, image: demo}]}
 	}
 }
 
+// TestADrainWaitsForItsPodsHoweverLittleGraceTheyHave: the node says that one has ended.
+func TestADrainWaitsForItsPodsHoweverLittleGraceTheyHave(t *testing.T) {
+	tt := newTerminal(t)
+	if err := tt.make(`
+apiVersion: v1
+kind: Node
+metadata: {name: n1}
+status: {allocatable: {cpu: "4", memory: 8Gi, pods: "110"}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-1}
+spec: {containers: [{name: c, image: demo}]}
+`); err != nil {
+		t.Fatal(err)
+	}
+	if got := tt.bind("web-1", "n1"); got != "" {
+		t.Fatal(got)
+	}
+	r := tt.start("drain n1 --force --grace-period=0", nil)
+	tt.ends("web-1")
+	r.ends(t, 0)
+}
+
 func TestADeploymentThatIsWaitedForTellsHowFarItIs(t *testing.T) {
 	tt := newTerminal(t)
 	r := tt.start("create deployment web --image=demo --replicas=2 --wait", nil)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/objects"
+	"github.com/holdfast-db/holdfast/kube/scheduler/placement"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
@@ -128,8 +129,29 @@ func troubles(p *corev1.Pod, now time.Time) []string {
 			lines = append(lines, fmt.Sprintf("%s has %s, the last after it ended: %s", name, times(st.RestartCount, "restart"), ended(e, now)))
 		}
 	}
+	lines = append(lines, notAsked(p)...)
 	if len(p.Finalizers) > 0 && p.DeletionTimestamp != nil {
 		lines = append(lines, "finalizers hold it: "+strings.Join(p.Finalizers, ", "))
+	}
+	return lines
+}
+
+// notAsked is why the scheduler does not look at a pod that has no node.
+func notAsked(p *corev1.Pod) (lines []string) {
+	if p.Spec.NodeName != "" || p.DeletionTimestamp != nil {
+		return nil
+	}
+	var gates []string
+	for _, g := range p.Spec.SchedulingGates {
+		gates = append(gates, g.Name)
+	}
+	if gates != nil {
+		lines = append(lines, "scheduling gates hold it, until somebody takes them out: "+strings.Join(gates, ", "))
+	}
+	switch name := p.Spec.SchedulerName; name {
+	case "", corev1.DefaultSchedulerName, placement.Binpack.Name:
+	default:
+		lines = append(lines, fmt.Sprintf("it waits for a scheduler called %s; here are %s and %s", name, corev1.DefaultSchedulerName, placement.Binpack.Name))
 	}
 	return lines
 }

@@ -154,3 +154,52 @@ func TestStories(t *testing.T) {
 	s := &story{t: t}
 	golden.Script(t, "testdata/stories", s.run)
 }
+
+// TestAContainerThatWasNotMeasuredHasNotUsedNothing: nothing shrinks because of it.
+func TestAContainerThatWasNotMeasuredHasNotUsedNothing(t *testing.T) {
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	goal := resource.MustParse("100m")
+	target := autoscalingv2.MetricTarget{Type: autoscalingv2.AverageValueMetricType, AverageValue: &goal}
+	whole := autoscalingv2.MetricSpec{Type: autoscalingv2.ResourceMetricSourceType, Resource: &autoscalingv2.ResourceMetricSource{Name: corev1.ResourceCPU, Target: target}}
+	part := func(container string) autoscalingv2.MetricSpec {
+		return autoscalingv2.MetricSpec{
+			Type:              autoscalingv2.ContainerResourceMetricSourceType,
+			ContainerResource: &autoscalingv2.ContainerResourceMetricSource{Name: corev1.ResourceCPU, Container: container, Target: target},
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		metric autoscalingv2.MetricSpec
+		use    Use // Of each of two pods.
+		want   int32
+		says   string
+	}{
+		{"both were measured", whole, Use{"app": {CPU: 20}, "helper": {CPU: 20}}, 1, ""},
+		{"one was started again just now", whole, Use{"helper": {CPU: 20}}, 2, "no pod that is ready has been measured"},
+		{"the one that is meant", part("app"), Use{"app": {CPU: 20}}, 1, ""},
+		{"the one that is meant was not measured", part("app"), Use{"helper": {CPU: 20}}, 2, "no pod that is ready has been measured"},
+		{"there is none of that name", part("aap"), Use{"app": {CPU: 20}, "helper": {CPU: 20}}, 2, "has no container aap"},
+	} {
+		low := int32(1)
+		scaler := &autoscalingv2.HorizontalPodAutoscaler{}
+		scaler.Spec.MinReplicas, scaler.Spec.MaxReplicas, scaler.Spec.Metrics = &low, 10, []autoscalingv2.MetricSpec{c.metric}
+		f := Facts{Scaler: scaler, Current: 2, Use: map[string]Use{"p0": c.use, "p1": c.use}, Memory: Memory{Since: now.Add(-time.Hour)}, Now: now}
+		for _, name := range []string{"p0", "p1"} {
+			p := &corev1.Pod{}
+			p.Name, p.Status.Phase = name, corev1.PodRunning
+			p.Spec.Containers = []corev1.Container{{Name: "app"}, {Name: "helper"}}
+			replica.SetReady(&p.Status, true, "", now)
+			f.Pods = append(f.Pods, p)
+		}
+		d := Make(f)
+		text := ""
+		for _, x := range d.Status.Conditions {
+			if x.Type == autoscalingv2.ScalingActive && x.Status == corev1.ConditionFalse {
+				text = x.Message
+			}
+		}
+		if d.Replicas != c.want || c.says == "" && text != "" || !strings.Contains(text, c.says) {
+			t.Errorf("%s: %d copies, want %d; %q, want %q", c.name, d.Replicas, c.want, text, c.says)
+		}
+	}
+}

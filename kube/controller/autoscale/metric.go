@@ -3,6 +3,7 @@ package autoscale
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -97,17 +98,18 @@ func (f Facts) sum(name corev1.ResourceName, container string, needRequests bool
 		if !replica.Active(pod) {
 			continue
 		}
-		measured, ok := f.Use[pod.Name]
+		meant := containers(pod, container)
+		if len(meant) == 0 {
+			return 0, 0, 0, 0, fmt.Errorf("%s: pod %s has no container %s", name, pod.Name, container)
+		}
+		measured := f.Use[pod.Name]
 		_, isReady := replica.Ready(pod)
-		if !ok || !isReady || !counted(pod) {
+		if !isReady || !counted(pod) || !measured.has(meant) {
 			missing++
 			continue
 		}
 		ready++
-		for _, c := range pod.Spec.Containers {
-			if container != "" && c.Name != container {
-				continue
-			}
+		for _, c := range meant {
 			request, ok := c.Resources.Requests[name]
 			if !ok && needRequests {
 				return 0, 0, 0, 0, fmt.Errorf("%s: container %s of pod %s requests none, so that there is no utilization", name, c.Name, pod.Name)
@@ -124,6 +126,27 @@ func (f Facts) sum(name corev1.ResourceName, container string, needRequests bool
 		return 0, 0, 0, 0, fmt.Errorf("%s: nothing is requested, so that there is no utilization", name)
 	}
 	return use, requests, ready, missing, nil
+}
+
+// containers are those of a pod that are meant: the one of a name, or all.
+func containers(pod *corev1.Pod, name string) []corev1.Container {
+	if name == "" {
+		return pod.Spec.Containers
+	}
+	i := slices.IndexFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return pod.Spec.Containers[i : i+1]
+}
+
+// has reports whether all of some containers were measured. One that was not has not
+// used nothing: it has just been started again, for one.
+func (u Use) has(all []corev1.Container) bool {
+	return !slices.ContainsFunc(all, func(c corev1.Container) bool {
+		_, ok := u[c.Name]
+		return !ok
+	})
 }
 
 func amount(name corev1.ResourceName, q resource.Quantity) int64 {

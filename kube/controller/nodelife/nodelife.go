@@ -6,7 +6,8 @@
 //
 // Always true: while the brake is on, nobody is evicted because a node is silent. A
 // singleton is taken from the store only once its node's lease has ended and the
-// bound has passed within which its kubelet has stopped it.
+// bound has passed within which its kubelet has stopped it, by the taint's time and by the
+// clock of who plans.
 package nodelife
 
 import (
@@ -54,6 +55,10 @@ const deathsMin = 3
 type Node struct {
 	Object *corev1.Node
 	Alive  bool
+
+	// Silent is for how long whoever plans has seen that it is not, by a clock that never
+	// jumps. The time of its taint is another's, or that of a clock that was set since.
+	Silent time.Duration
 }
 
 // Brake is what is remembered from one plan to the next.
@@ -107,18 +112,20 @@ type Note struct {
 
 type state struct {
 	Facts
-	plan *Plan
-	due  time.Time // The earliest time to look again.
+	plan      *Plan
+	silentFor map[string]time.Duration // For how long each node is silent.
+	due       time.Time                // The earliest time to look again.
 }
 
 // Make plans for all nodes.
 func Make(f Facts) Plan {
 	f.Limits = f.Limits.Defaults()
 	p := Plan{}
-	s := &state{Facts: f, plan: &p}
+	s := &state{Facts: f, plan: &p, silentFor: map[string]time.Duration{}}
 	nodes := map[string]*corev1.Node{}
 	silent := map[string]bool{}
 	for _, n := range f.Nodes {
+		s.silentFor[n.Object.Name] = n.Silent
 		next, dead := s.mark(n)
 		nodes[next.Name], silent[next.Name] = next, dead
 	}
@@ -286,7 +293,8 @@ func (s *state) cause(nodes map[string]*corev1.Node, silent map[string]bool) (un
 
 // massDeath reports whether more than half of the nodes fell silent within the window. The
 // brake is then on until it is calm for long enough after that, whenever the next plan is
-// made: a controller that stood still meanwhile must not find that all is over.
+// made and by whom: neither a controller that stood still meanwhile nor the next that leads
+// must find that all is over.
 func (s *state) massDeath(nodes map[string]*corev1.Node, silent map[string]bool) (until time.Time, why string) {
 	var deaths []time.Time // When each is out of the window.
 	for name, n := range nodes {
@@ -294,18 +302,27 @@ func (s *state) massDeath(nodes map[string]*corev1.Node, silent map[string]bool)
 		if !silent[name] || t == nil {
 			continue
 		}
-		if ends := s.since(t).Add(s.Limits.Window); s.Now.Before(ends) {
-			deaths = append(deaths, ends)
-			s.again(ends)
-		}
-	}
-	enough := max(deathsMin, len(nodes)/2+1)
-	if len(deaths) < enough {
-		return time.Time{}, ""
+		ends := s.since(t).Add(s.Limits.Window)
+		deaths = append(deaths, ends)
+		s.again(ends)
 	}
 	slices.SortFunc(deaths, time.Time.Compare)
-	over := deaths[len(deaths)-enough]
-	return over.Add(s.Limits.Calm), fmt.Sprintf("%d of %d nodes fell silent within %v", len(deaths), len(nodes), s.Limits.Window)
+	enough := max(deathsMin, len(nodes)/2+1)
+	for last := len(deaths) - 1; last >= enough-1; last-- {
+		together := func(i int) bool { return deaths[last].Sub(deaths[i]) < s.Limits.Window }
+		first := last - enough + 1
+		if !together(first) {
+			continue
+		}
+		if until = deaths[first].Add(s.Limits.Calm); !s.Now.Before(until) {
+			break
+		}
+		for first > 0 && together(first-1) {
+			first--
+		}
+		return until, fmt.Sprintf("%d of %d nodes fell silent within %v", last-first+1, len(nodes), s.Limits.Window)
+	}
+	return time.Time{}, ""
 }
 
 func anyOf(set map[string]bool) bool {
@@ -324,6 +341,9 @@ func (s *state) evict(node *corev1.Node, pod *corev1.Pod) {
 	force := unreachable != nil && replica.IsSingleton(pod.Annotations) && !s.plan.Brake.On()
 	if force {
 		stopped := s.since(unreachable).Add(s.Limits.SingletonBound)
+		if seen := s.Now.Add(s.Limits.SingletonBound - s.silentFor[node.Name]); stopped.Before(seen) {
+			stopped = seen
+		}
 		if pod.DeletionTimestamp != nil { // Somebody wants it gone, and its node does not answer.
 			due, because = stopped, unreachable
 		}

@@ -23,6 +23,7 @@ type story struct {
 	now     time.Time
 	nodes   []*corev1.Node
 	dead    map[string]bool
+	seen    map[string]time.Time // Since when who leads sees each dead node silent.
 	pods    []*corev1.Pod
 	brake   Brake
 	trouble time.Time
@@ -57,6 +58,12 @@ func (s *story) run(c golden.Command) string {
 		n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: c.Arg("key"), Effect: corev1.TaintEffectNoExecute, TimeAdded: &at})
 	case "trouble":
 		s.trouble = s.now
+	case "follows": // Another leads, whose clock is ahead.
+		d, err := time.ParseDuration(c.Arg("ahead"))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.now, s.seen, s.brake = s.now.Add(d), map[string]time.Time{}, Brake{}
 	case "after":
 		d, err := time.ParseDuration(c.Args[0].Key)
 		if err != nil {
@@ -103,7 +110,15 @@ func (s *story) node(name string) *corev1.Node {
 func (s *story) plan() string {
 	f := Facts{Pods: s.pods, Brake: s.brake, Trouble: s.trouble, Now: s.now}
 	for _, n := range s.nodes {
-		f.Nodes = append(f.Nodes, Node{n, !s.dead[n.Name]})
+		node := Node{Object: n, Alive: !s.dead[n.Name]}
+		if node.Alive {
+			delete(s.seen, n.Name)
+		} else if since, ok := s.seen[n.Name]; ok {
+			node.Silent = s.now.Sub(since)
+		} else {
+			s.seen[n.Name] = s.now
+		}
+		f.Nodes = append(f.Nodes, node)
 	}
 	p := Make(f)
 	s.brake = p.Brake
@@ -145,7 +160,7 @@ func (s *story) plan() string {
 func TestStories(t *testing.T) {
 	for _, name := range []string{"death", "brake", "singleton"} {
 		t.Run(name, func(t *testing.T) {
-			s := &story{t: t, now: start, dead: map[string]bool{}}
+			s := &story{t: t, now: start, dead: map[string]bool{}, seen: map[string]time.Time{}}
 			golden.Script(t, "testdata/"+name, s.run)
 		})
 	}

@@ -48,23 +48,28 @@ func restarts(pod *corev1.Pod) (n int32) {
 	return n
 }
 
-// Batches cuts n into 1, 2, 4, …: a set that cannot create learns it from one
-// attempt, not from hundreds.
+// batchMax pods are made at a time: each is a write under way, and a size that somebody
+// mistyped must not take the memory of the control plane.
+const batchMax = 512
+
+// Batches cuts n into 1, 2, 4, …, and then batches of the largest size: a set that cannot
+// create learns it from one attempt, not from hundreds.
 func Batches(n int) []int {
 	var sizes []int
 	for size := 1; n > 0; size *= 2 {
-		size = min(size, n)
+		size = min(size, n, batchMax)
 		sizes = append(sizes, size)
 		n -= size
 	}
 	return sizes
 }
 
-// New makes the n-th pod that a set creates at its present resource version. Its
-// name follows from both: an attempt whose outcome was not learned meets its own name
-// when it is made again. taken tells names that are in use.
-func New(set *appsv1.ReplicaSet, n int, taken func(name string) bool) *corev1.Pod {
-	pod := &corev1.Pod{
+// New makes the n-th pod that a set creates at its present resource version, or the first
+// after it whose name is free; the one after that is the next. Names follow from the
+// version and the number: an attempt whose outcome was not learned meets its own name when
+// it is made again, since those that are seen are passed over. taken tells names in use.
+func New(set *appsv1.ReplicaSet, n int, taken func(name string) bool) (pod *corev1.Pod, next int) {
+	pod = &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: set.Namespace, Labels: clone(set.Spec.Template.Labels), Annotations: clone(set.Spec.Template.Annotations),
 			Finalizers:      slices.Clone(set.Spec.Template.Finalizers),
@@ -72,10 +77,10 @@ func New(set *appsv1.ReplicaSet, n int, taken func(name string) bool) *corev1.Po
 		},
 		Spec: *set.Spec.Template.Spec.DeepCopy(),
 	}
-	for salt := n; ; salt += 1 << 20 {
-		pod.Name = set.Name + "-" + Word(5, string(set.UID), set.ResourceVersion, strconv.Itoa(salt))
+	for ; ; n++ {
+		pod.Name = set.Name + "-" + Word(5, string(set.UID), set.ResourceVersion, strconv.Itoa(n))
 		if !taken(pod.Name) {
-			return pod
+			return pod, n + 1
 		}
 	}
 }

@@ -166,21 +166,53 @@ func free(string) bool { return false }
 
 func TestTwoWhoSeeTheSameSetChooseTheSameNames(t *testing.T) {
 	set := newSet(3, 0)
-	one, other := New(set, 0, free), New(set, 0, free)
+	one, _ := New(set, 0, free)
+	other, _ := New(set, 0, free)
 	if one.Name != other.Name {
 		t.Errorf("%s and %s", one.Name, other.Name)
 	}
 	seen := map[string]bool{}
 	for n := range 500 {
-		pod := New(set, n, func(name string) bool { return seen[name] })
+		pod, _ := New(set, n, func(name string) bool { return seen[name] })
 		if seen[pod.Name] {
 			t.Fatalf("%s twice", pod.Name)
 		}
 		seen[pod.Name] = true
 	}
 	set.ResourceVersion = "101"
-	if later := New(set, 0, free); later.Name == one.Name {
+	if later, _ := New(set, 0, free); later.Name == one.Name {
 		t.Errorf("%s after a change of the set too", one.Name)
+	}
+}
+
+// TestAPodOfWhichNobodyHeardIsMadeUnderItsNameAgain: of three that were made the answer to
+// the second was lost, and the list does not show it yet.
+func TestAPodOfWhichNobodyHeardIsMadeUnderItsNameAgain(t *testing.T) {
+	set := newSet(3, 0)
+	seen := map[string]bool{}
+	var lost *corev1.Pod
+	for n, next := 0, 0; n < 3; n++ {
+		pod, after := New(set, next, free)
+		if next = after; n == 1 {
+			lost = pod
+		} else {
+			seen[pod.Name] = true
+		}
+	}
+	if again, _ := New(set, 0, func(name string) bool { return seen[name] }); again.Name != lost.Name {
+		t.Errorf("%s is made, and %s may be there", again.Name, lost.Name)
+	}
+}
+
+func TestASizeThatNobodyMeantIsMadeInBatchesThatFitAMemory(t *testing.T) {
+	sum := 0
+	for _, size := range Batches(100_000) {
+		if sum += size; size > 1000 {
+			t.Fatalf("%d pods at a time", size)
+		}
+	}
+	if sum != 100_000 {
+		t.Errorf("%d pods in all", sum)
 	}
 }
 
@@ -237,7 +269,7 @@ func (m *model) step() {
 		m.t.Errorf("creates and deletes at once:\n%s", text(p))
 	}
 	for range p.Create {
-		pod := New(m.set, m.made, free)
+		pod, _ := New(m.set, m.made, free)
 		pod.UID = types.UID(pod.Name)
 		pod.CreationTimestamp, pod.Status.Phase = metav1.NewTime(m.now), corev1.PodPending
 		m.made++
@@ -330,7 +362,7 @@ func TestASetWhosePodsFailAtOnceMakesThemLessAndLessOften(t *testing.T) {
 		}
 		for range p.Create {
 			made++
-			pod := New(set, made, func(string) bool { return false })
+			pod, _ := New(set, made, func(string) bool { return false })
 			pod.UID, pod.CreationTimestamp = types.UID(pod.Name), metav1.NewTime(at.Truncate(time.Second))
 			pod.Status.Phase = corev1.PodFailed
 			pods = append(pods, pod)

@@ -239,7 +239,7 @@ func (m *model) replicas(set *modelSet) {
 		taken[pod.Name] = true
 	}
 	for n := range p.Create {
-		pod := replica.New(set.is, n, func(name string) bool { return taken[name] })
+		pod, _ := replica.New(set.is, n, func(name string) bool { return taken[name] })
 		taken[pod.Name] = true
 		pod.UID, pod.Status.Phase = types.UID(pod.Name), corev1.PodPending
 		m.pods = append(m.pods, pod)

@@ -133,6 +133,7 @@ func Make(f Facts) (Plan, error) {
 	case s.scaling():
 		s.scale()
 	case f.Deployment.Spec.Paused:
+		s.revive()
 	case s.recreate:
 		s.replace()
 	default:

@@ -244,3 +244,31 @@ func TestABoundThatIsNoneIsAnErrorThatNamesIt(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestADeploymentSaysWhyItsSetCannotMakePods, as long as it cannot, and is not written
+// again while nothing changes.
+func TestADeploymentSaysWhyItsSetCannotMakePods(t *testing.T) {
+	d := newDeployment(3, "a")
+	set := readSet(t, "set image=a rev=1 size=3 for=3", 0)
+	why := appsv1.ReplicaSetCondition{Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, Reason: "FailedCreate", Message: "root is not allowed"}
+	set.Status.Conditions = []appsv1.ReplicaSetCondition{why}
+	for i := range 3 {
+		p, err := Make(Facts{Deployment: d, Sets: []*appsv1.ReplicaSet{set}, Now: now.Add(time.Duration(i) * time.Second)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := find(p.Status.Conditions, appsv1.DeploymentReplicaFailure)
+		if c == nil || c.Status != why.Status || c.Reason != why.Reason || c.Message != why.Message {
+			t.Errorf("condition %+v", c)
+		}
+		if i > 0 && Changed(d.Status, p.Status) {
+			t.Errorf("written again: %+v after %+v", p.Status, d.Status)
+		}
+		d.Status = p.Status
+	}
+	set.Status.Conditions = nil
+	p, err := Make(Facts{Deployment: d, Sets: []*appsv1.ReplicaSet{set}, Now: now})
+	if c := find(p.Status.Conditions, appsv1.DeploymentReplicaFailure); err != nil || c != nil {
+		t.Errorf("it can again, and says %+v, %v", c, err)
+	}
+}

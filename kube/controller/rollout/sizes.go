@@ -155,6 +155,27 @@ func (s *state) scaling() bool {
 	return false
 }
 
+// revive follows the size of a paused Deployment that has come down to 0, and of whose sets
+// none tells for what size it was scaled: what ran last runs again.
+func (s *state) revive() {
+	var last *appsv1.ReplicaSet
+	for _, set := range s.all() {
+		if wanted(set.Spec.Replicas) > 0 {
+			return
+		}
+		if last == nil || RevisionOf(set) >= RevisionOf(last) {
+			last = set
+		}
+	}
+	total, known := s.total()
+	if last == nil || s.recreate && (total > 0 || !known || s.leaving() > 0) {
+		return
+	}
+	if s.desired > 0 {
+		s.scaleOne(last)
+	}
+}
+
 // scale spreads a change of size over the sets that have pods, each by its share, so
 // that a new revision that does not work does not get all that is added.
 func (s *state) scale() {

@@ -46,7 +46,26 @@ func (s *state) status() {
 		available, reason, message = corev1.ConditionTrue, "MinimumReplicasAvailable", "as many pods are available as there must be"
 	}
 	s.condition(appsv1.DeploymentAvailable, available, reason, message, false)
+	s.failure()
 	s.progress()
+}
+
+// failure says why a set cannot make its pods, the present one first: who waits for a
+// rollout looks at the Deployment.
+func (s *state) failure() {
+	for _, set := range slices.Backward(s.all()) {
+		for _, c := range set.Status.Conditions {
+			if c.Type != appsv1.ReplicaSetReplicaFailure || c.Status != corev1.ConditionTrue {
+				continue
+			}
+			have := find(s.plan.Status.Conditions, appsv1.DeploymentReplicaFailure)
+			s.condition(appsv1.DeploymentReplicaFailure, c.Status, c.Reason, c.Message, have != nil && have.Message != c.Message)
+			return
+		}
+	}
+	s.plan.Status.Conditions = slices.DeleteFunc(s.plan.Status.Conditions, func(c appsv1.DeploymentCondition) bool {
+		return c.Type == appsv1.DeploymentReplicaFailure
+	})
 }
 
 // progress keeps the condition that tells whether a rollout gets on.

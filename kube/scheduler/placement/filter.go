@@ -31,12 +31,14 @@ var filters = []filter{
 // The words of Kubernetes, for those who know them.
 const (
 	whyNotReady      = "node(s) were not ready"
+	whyLeaves        = "node(s) were being deleted"
 	whyUnschedulable = "node(s) were unschedulable"
 	whyNodeAffinity  = "node(s) didn't match Pod's node affinity/selector"
 	whyPods          = "Too many pods"
 	whyCPU           = "Insufficient cpu"
 	whyMemory        = "Insufficient memory"
 	whyStorage       = "Insufficient ephemeral-storage"
+	whyRefused       = "node(s) had less room than it seems"
 	whyPorts         = "node(s) didn't have free ports for the requested pod ports"
 	whySpread        = "node(s) didn't match pod topology spread constraints"
 	whySpreadLabel   = "node(s) didn't match pod topology spread constraints (missing required label)"
@@ -59,6 +61,8 @@ var (
 
 func checkReady(c *Core, n *Node) {
 	switch {
+	case n.leaves:
+		c.because(whyLeaves)
 	case n.ready == corev1.ConditionTrue:
 	case n.ready == corev1.ConditionUnknown && tolerates(c.pod.tolerations, &unreachable):
 	case n.ready != corev1.ConditionUnknown && tolerates(c.pod.tolerations, &notReady):
@@ -89,6 +93,10 @@ func checkNodeAffinity(c *Core, n *Node) {
 }
 
 func checkResources(c *Core, n *Node) {
+	if c.pod.refusedBy[n.Name] {
+		c.because(whyRefused)
+		return
+	}
 	asks := &c.pod.requests
 	if n.taken.pods+asks.pods > n.offers.pods {
 		c.because(whyPods)

@@ -18,6 +18,7 @@ type Node struct {
 	known         bool
 	labels        labels.Set
 	unschedulable bool
+	leaves        bool // Its object is being deleted: no bind to it is taken.
 	ready         corev1.ConditionStatus
 	hard          []taint // NoSchedule and NoExecute.
 	soft          []corev1.Taint
@@ -42,6 +43,7 @@ func (n *Node) read(o *corev1.Node) {
 	n.known = true
 	n.labels = o.Labels
 	n.unschedulable = o.Spec.Unschedulable
+	n.leaves = o.DeletionTimestamp != nil
 	n.ready = corev1.ConditionFalse
 	for _, c := range o.Status.Conditions {
 		if c.Type == corev1.NodeReady {

@@ -43,6 +43,16 @@ type Pod struct {
 	affinity  []*term
 	anti      []*term
 	soft      []softTerm
+
+	refusedBy map[string]bool // Nodes that it is not tried on.
+}
+
+// RefusedBy is the pod as one that some nodes had no room for, though they seem to: their
+// ledgers know of more than of the pods that are told.
+func (p *Pod) RefusedBy(nodes map[string]bool) *Pod {
+	again := *p
+	again.refusedBy = nodes
+	return &again
 }
 
 // preferredNodes are worth weight.

@@ -109,6 +109,10 @@ func (c *Core) used(n *Node, what int) int64 {
 	return min(full, int64(float64(n.weighs[what]+c.pod.weighs[what])/float64(offers)*full))
 }
 
+// evenWeight is what a domain weighs that has its share of the pods: enough for something
+// to be left of it where each domain has thousands.
+const evenWeight = 1 << 20
+
 // rateSoftSpread prefers domains with few of the pods that soft constraints count, in
 // relation to what an even spread would give each. Nodes without a domain get nothing.
 func rateSoftSpread(c *Core, points []int64) bool {
@@ -117,7 +121,7 @@ func rateSoftSpread(c *Core, points []int64) bool {
 		if k := &c.pod.spread[i]; !k.hard {
 			n := &c.snapshot.counterOf(k.key, k.term).tally
 			even := max(1, n.total)
-			c.soft = append(c.soft, leaning{int64(len(c.snapshot.topologyOf(k.key).domains)) * full / even, n})
+			c.soft = append(c.soft, leaning{int64(len(c.snapshot.topologyOf(k.key).domains)) * evenWeight / even, n})
 		}
 	}
 	if len(c.soft) == 0 {

@@ -1,0 +1,122 @@
+package controller_test
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/holdfast-db/holdfast/kube/api"
+	"github.com/holdfast-db/holdfast/kube/auth"
+	"github.com/holdfast-db/holdfast/kube/controller"
+	"github.com/holdfast-db/holdfast/kube/objects"
+	"github.com/holdfast-db/holdfast/proto/kubepb"
+)
+
+// slow is a connection that loses the answer to the first pod that is made, and tells what
+// becomes of pods only once it is open.
+type slow struct {
+	grpc.ClientConnInterface
+	open chan struct{}
+	made atomic.Int32
+}
+
+func (s *slow) Invoke(ctx context.Context, method string, args, reply any, o ...grpc.CallOption) error {
+	err := s.ClientConnInterface.Invoke(ctx, method, args, reply, o...)
+	r, ok := args.(*kubepb.CreateRequest)
+	if ok && err == nil && r.Object.Kind == api.Pod.Name && s.made.Add(1) == 1 {
+		return status.Error(codes.Unavailable, "the request timed out")
+	}
+	return err
+}
+
+func (s *slow) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, o ...grpc.CallOption) (grpc.ClientStream, error) {
+	stream, err := s.ClientConnInterface.NewStream(ctx, desc, method, o...)
+	return &slowStream{ClientStream: stream, of: s}, err
+}
+
+type slowStream struct {
+	grpc.ClientStream
+	of     *slow
+	pods   bool
+	listed bool
+}
+
+func (s *slowStream) SendMsg(m any) error {
+	if r, ok := m.(*kubepb.WatchRequest); ok {
+		s.pods = r.Kind == api.Pod.Name
+	}
+	return s.ClientStream.SendMsg(m)
+}
+
+func (s *slowStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	r, ok := m.(*kubepb.WatchResponse)
+	if err != nil || !ok || !s.pods {
+		return err
+	}
+	if s.listed {
+		select {
+		case <-s.of.open:
+		case <-s.Context().Done():
+			return s.Context().Err()
+		}
+	}
+	s.listed = s.listed || slices.ContainsFunc(r.Events, func(e *kubepb.WatchEvent) bool { return e.Type == kubepb.WatchEvent_SYNCED })
+	return nil
+}
+
+// TestAPodOfWhichNobodyKnowsWhetherItWasMadeIsNotMadeTwice, though the set has changed
+// since, and so have the names that it would give.
+func TestAPodOfWhichNobodyKnowsWhetherItWasMadeIsNotMadeTwice(t *testing.T) {
+	w := newWorld(t, 1)
+	s := &slow{ClientConnInterface: w.cluster.Service.Dial(auth.Controllers()), open: make(chan struct{})}
+	m, err := controller.New(controller.Config{Client: objects.New(s, "controllers"), Store: w.cluster.Store(), Logger: hclog.NewNullLogger()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.run(m, w.lead())
+	like := web(1, "one").Spec
+	make1(w, &appsv1.ReplicaSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
+		Spec:       appsv1.ReplicaSetSpec{Replicas: like.Replicas, Selector: like.Selector, Template: like.Template},
+	})
+	get := func() *appsv1.ReplicaSet {
+		set, err := objects.Get[*appsv1.ReplicaSet](t.Context(), w.client, "default", "web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return set
+	}
+	w.eventually("the set tells of the failure", func() (bool, string) {
+		set := get()
+		return len(set.Status.Conditions) > 0, set.Status.String()
+	})
+	w.eventually("somebody changes the set", func() (bool, string) {
+		set := get()
+		set.Labels = map[string]string{"a": "b"}
+		_, err := objects.Update(t.Context(), w.client, set)
+		return err == nil, ""
+	})
+	for range 100 { // As long as the controllers need to do something wrong.
+		if n := len(w.pods("default")); n != 1 {
+			t.Fatalf("%d pods of a set of one", n)
+		}
+	}
+	close(s.open)
+	w.eventually("it is as it should be", func() (bool, string) {
+		set := get()
+		return set.Status.AvailableReplicas == 1 && len(set.Status.Conditions) == 0, set.Status.String()
+	})
+	if n := s.made.Load(); n != 1 {
+		t.Errorf("%d pods were made", n)
+	}
+	w.replay()
+}
