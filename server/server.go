@@ -80,7 +80,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	s := &Server{
 		core: &core{
-			cfg: cfg, log: cfg.Logger, leaderless: newLeaderless(), calls: newCalls(cfg.ExtensiveMetrics), archive: archiving{begun: make(chan struct{})},
+			cfg: cfg, log: cfg.Logger, leaderless: newCancels(), asking: newCancels(), calls: newCalls(cfg.ExtensiveMetrics), archive: archiving{begun: make(chan struct{})},
 			metrics: newMetrics(), epoch: newEpochFence(cfg.Clock, cfg.EpochStrict()),
 		},
 		group:     task.New(context.Background()),
