@@ -24,6 +24,8 @@ var (
 	ErrFormat = errors.New("written by another version of holdfast")
 	// ErrGap means that a record does not continue this store's history.
 	ErrGap = errors.New("record does not continue the history")
+	// ErrOverdue means that a frozen state has kept a compaction waiting for too long.
+	ErrOverdue = errors.New("a compaction cannot wait for this state any longer")
 	// ErrDiverged means that a record leads to another state here than where it came from.
 	ErrDiverged = errors.New("record has another digest here")
 

@@ -14,7 +14,7 @@ import (
 
 // Frozen is the state after one entry, for a snapshot: base, and history since
 // M. It stays as it is while the store goes on. Merges wait for it, so close it
-// soon; until then no segment it needs is dropped.
+// soon, and at once when it is overdue; until then no segment it needs is dropped.
 type Frozen struct {
 	State State
 	Base  *backend.View // Its Meta tells M, and count and hash of its rows.
@@ -22,6 +22,7 @@ type Frozen struct {
 	store   *Store
 	rows    *rowTables
 	mark    history.Mark
+	bytes   int64 // Of the store, when it was frozen.
 	release func()
 }
 
@@ -38,7 +39,7 @@ func (s *Store) Freeze() (*Frozen, error) {
 	defer s.leave(st.layout)
 	// While we are counted in the layout, no segment since its M is dropped. Base
 	// is taken after it: where a merge went on meanwhile, history covers it.
-	f := &Frozen{State: st.State, Base: s.db.View(), store: s, rows: s.rows.copy(), mark: st.mark}
+	f := &Frozen{State: st.State, Base: s.db.View(), store: s, rows: s.rows.copy(), mark: st.mark, bytes: s.Bytes()}
 	defer fail.Here("snapshot/freeze/after")
 	f.release = s.history.Hold(s.firstSegment(f.Base.Meta().Merged.Revision))
 	return f, nil
@@ -59,6 +60,18 @@ func (s *Store) isFrozen() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.mu.frozen > 0
+}
+
+// Overdue is an error once a compaction waits for this state and the quota comes
+// near: a reader that is slow must not keep all others from writing (rule 8).
+// Whoever reads for somebody who may take his time asks after each piece.
+func (f *Frozen) Overdue() error {
+	s := f.store
+	quota, bytes, l := s.cfg.QuotaBytes, s.Bytes(), s.state.Load().layout
+	if quota <= 0 || l.compacted.Revision == l.merged.Revision || bytes < quota-quota/frozenQuotaLeft || bytes-f.bytes < quota/frozenQuotaGone {
+		return nil
+	}
+	return fmt.Errorf("the store has grown by %d bytes since entry %d, to %d of %d: %w", bytes-f.bytes, f.State.Position.Index, bytes, quota, ErrOverdue)
 }
 
 // Rows calls fn for each small row, by rising table and key.

@@ -69,6 +69,10 @@ const (
 	mergeLagBytesMax = 1 << 30
 	// A stream that keeps a revision from being merged is ended after so long.
 	pinWaitMax = 30 * time.Second
+	// A frozen state that does so is overdue when less than an eighth of the quota is
+	// left and a thirty-second of it has gone meanwhile: less would not be worth it.
+	frozenQuotaLeft = 8
+	frozenQuotaGone = 32
 	// What the index of a segment may take, as it is written, in a store that is
 	// filled: memory is bounded there. Where values are large a segment still gets
 	// its size: a member keeps the files of all of them open.
@@ -99,4 +103,5 @@ const (
 	DefaultRingBytes          = 32 << 20
 	DefaultCheckpointBytes    = 64 << 20
 	DefaultCheckpointInterval = 10 * time.Second
+	DefaultHeldBytesMax       = 5 << 30 // A little more than an archive holds unless told otherwise.
 )

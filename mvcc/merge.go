@@ -168,7 +168,8 @@ func (s *Store) stepDrop() (bool, error) {
 	if c != m || s.isFrozen() {
 		return false, nil
 	}
-	if below := s.droppable(m); below != 0 {
+	below := s.droppable(m)
+	if below != 0 {
 		if s.background.unsettled {
 			// bbolt may fall back to the meta page before the last: let that one know
 			// M too.
@@ -181,6 +182,7 @@ func (s *Store) stepDrop() (bool, error) {
 			return true, err
 		}
 	}
+	s.heldBelow.Store(below) // What is left before it somebody wants still.
 	s.mu.Lock()
 	s.mu.settled = c
 	s.mu.Unlock()

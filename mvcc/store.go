@@ -57,6 +57,11 @@ type Config struct {
 	// CheckpointBytes and CheckpointInterval bound what a restart has to replay.
 	CheckpointBytes    int64
 	CheckpointInterval time.Duration
+	// QuotaBytes that the store must not reach because a frozen state keeps a
+	// compaction from being merged. Nothing else is refused by it here.
+	QuotaBytes int64
+	// HeldBytesMax of history that only others hold are not counted as the store's.
+	HeldBytesMax int64
 	// OnCheckpoint is told what is durable, in background. It must not block.
 	OnCheckpoint func(Checkpoint)
 
@@ -108,6 +113,7 @@ func (c *Config) Validate() error {
 	setDefault(&c.RingBytes, DefaultRingBytes)
 	setDefault(&c.CheckpointBytes, DefaultCheckpointBytes)
 	setDefault(&c.CheckpointInterval, DefaultCheckpointInterval)
+	setDefault(&c.HeldBytesMax, DefaultHeldBytesMax)
 	setDefault(&c.entryBytes, entryBytesMax)
 	setDefault(&c.answerBytes, answerBytesMax)
 	if c.mergeKeys == 0 {
@@ -217,7 +223,8 @@ type Store struct {
 		closed   bool
 	}
 	failed       chan struct{}
-	checkpointed atomic.Int64 // Bytes of history, as state.written, at the last checkpoint.
+	checkpointed atomic.Int64  // Bytes of history, as state.written, at the last checkpoint.
+	heldBelow    atomic.Uint64 // Segments before this one base covers; who holds them keeps them.
 
 	background background
 }

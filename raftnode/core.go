@@ -220,7 +220,7 @@ func ignoreDropped(err error) error {
 
 func (c *Core) tick() {
 	c.reads.tick(c.electionTicks)
-	c.proposals.tick(c.leader == 0)
+	c.proposals.tick()
 	c.tickSnapshots()
 	c.tickSurvey()
 	c.tickClocks()

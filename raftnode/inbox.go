@@ -25,6 +25,7 @@ type letters struct {
 	resolves  []resolve
 	read      bool // Somebody waits for a read round.
 	messages  int  // Of the events, those of peers.
+	bytes     int  // Of requests in the proposals.
 }
 
 // resolve is apply's question to the loop. Apply waits for the reply.
@@ -44,14 +45,26 @@ func (b *inbox) signal() {
 	}
 }
 
-func (b *inbox) propose(p Proposal) {
+// propose puts a request of this member in unless too many wait: those who gave
+// up are among them for as long as the loop stands still.
+func (b *inbox) propose(p Proposal) bool {
 	b.mu.Lock()
-	b.mu.next.proposals = append(b.mu.next.proposals, p)
+	full := b.mu.next.isFull()
+	if !full {
+		b.mu.next.bytes += len(p.Request.Data)
+		b.mu.next.proposals = append(b.mu.next.proposals, p)
+	}
 	first := len(b.mu.next.proposals) == 1
 	b.mu.Unlock()
 	if first { // Others have been announced by the first.
 		b.signal()
 	}
+	return !full
+}
+
+// isFull reports whether as much waits as clients may pile up.
+func (l *letters) isFull() bool {
+	return len(l.proposals) >= WaitingRequestsMax || l.bytes > WaitingBytesMax
 }
 
 func (b *inbox) proposeAll(list []Proposal) {
@@ -64,8 +77,11 @@ func (b *inbox) proposeAll(list []Proposal) {
 // proposeForwarded puts in what peers forward unless too much waits.
 func (b *inbox) proposeForwarded(list []Proposal) bool {
 	b.mu.Lock()
-	full := len(b.mu.next.proposals) > WaitingRequestsMax
+	full := b.mu.next.isFull()
 	if !full {
+		for i := range list {
+			b.mu.next.bytes += len(list[i].Request.Data)
+		}
 		b.mu.next.proposals = append(b.mu.next.proposals, list...)
 	}
 	b.mu.Unlock()

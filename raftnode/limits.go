@@ -62,9 +62,11 @@ const (
 	// CatchUpEntriesDefault is how many entries behind the checkpoint are kept
 	// for followers, as etcd does.
 	CatchUpEntriesDefault = 5000
-	// SnapshotHoldEntriesMax is how far the log may grow behind a snapshot under
-	// way: a follower that takes longer needs another one.
+	// SnapshotHoldEntriesMax and SnapshotHoldBytesMax are how far the log may grow
+	// behind a snapshot under way: a follower that takes longer needs another one,
+	// and must not fill the leader's disk.
 	SnapshotHoldEntriesMax = 500_000
+	SnapshotHoldBytesMax   = 8 << 30
 
 	// snapshotPauseElectionsMax is the longest pause between two tries to bring a
 	// follower a state that it did not take, in election timeouts. The first is

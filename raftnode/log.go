@@ -26,6 +26,7 @@ type recentLog struct {
 	durable ident.Index     // Everything up to here can be read from disk.
 	entries []*raftpb.Entry // The newest ones, without a gap, up to last.
 	bytes   int
+	total   uint64 // Bytes of all that was ever appended.
 
 	snapshot *SnapMeta // A frozen state that can be sent, or nil.
 	stale    bool      // The configuration has changed since it was frozen.
@@ -67,6 +68,7 @@ func (l *recentLog) append(entries []*raftpb.Entry) {
 	l.entries = append(l.entries, entries...)
 	for _, e := range entries {
 		l.bytes += entryBytes(e)
+		l.total += uint64(entryBytes(e))
 	}
 	newest := entries[len(entries)-1]
 	l.last = wal.Mark{Index: ident.Index(newest.GetIndex()), Term: ident.Term(newest.GetTerm())}

@@ -154,7 +154,8 @@ func Start(cfg Config) (*Node, error) {
 	n.append.init()
 	n.apply.init(cfg.StateMachine, &n.waiters, &n.readers, &n.inbox, boot.Applied.Index)
 	n.publish(true)
-	n.ready, _ = n.readers.join() // What a quorum says now is what clients may count on (rule 20).
+	now, _ := n.readers.join() // What a quorum says now is what clients may count on (rule 20).
+	n.ready = now.done
 	n.inbox.wantRead()
 	n.warmUp()
 	n.run()
@@ -232,7 +233,10 @@ func (n *Node) propose(ctx context.Context, data []byte, change *raftpb.ConfChan
 		return nil, err
 	}
 	id := w.request.ID
-	n.inbox.propose(Proposal{Request: w.request, Conf: change, Ticket: w})
+	if !n.inbox.propose(Proposal{Request: w.request, Conf: change, Ticket: w}) {
+		n.waiters.remove(id)
+		return nil, fmt.Errorf("requests wait for the log: %w", ErrBusy)
+	}
 	select { // Nothing that others wait on too: a thousand waiters on one channel cost more than their requests.
 	case <-w.done:
 		if w.givenUp != nil {
@@ -286,11 +290,15 @@ func (n *Node) ReadIndex(ctx context.Context) error {
 	if n.alone.Load() {
 		return n.waitReady(ctx) // Whatever was acknowledged was acknowledged here, after it was applied.
 	}
-	done, first := n.readers.join()
+	group, first := n.readers.join()
 	if first {
 		n.inbox.wantRead()
 	}
-	return n.waitRead(ctx, done)
+	err := n.waitRead(ctx, group.done)
+	if err != nil {
+		n.readers.leave(group)
+	}
+	return err
 }
 
 func (n *Node) waitReady(ctx context.Context) error { return n.waitRead(ctx, n.ready) }

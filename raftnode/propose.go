@@ -3,6 +3,7 @@ package raftnode
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -34,21 +35,14 @@ func (p *proposals) add(list []Proposal) {
 	}
 }
 
-// tick tries again what was refused. Without a leader nothing claims what
-// waits, so that what nobody waits for any more is swept here.
-func (p *proposals) tick(leaderless bool) {
+// tick tries again what was refused, and forgets what nobody waits for any more:
+// nothing may claim it for long, without a leader, or with a disk or a quorum
+// that stands still.
+func (p *proposals) tick() {
 	p.retry()
-	if !leaderless {
-		return
-	}
-	kept := p.waiting[:0]
-	for _, w := range p.waiting {
-		if w.Ticket == nil || !w.Ticket.Gone() {
-			kept = append(kept, w)
-		}
-	}
-	clear(p.waiting[len(kept):])
-	p.waiting = kept
+	gone := func(w Proposal) bool { return w.Ticket != nil && w.Ticket.Gone() }
+	p.waiting = slices.DeleteFunc(p.waiting, gone)
+	p.confs = slices.DeleteFunc(p.confs, gone)
 }
 
 // retry gives everything another try.
@@ -239,16 +233,24 @@ func (c *Core) refuse(w Proposal, reason error) {
 
 // refuseForwarded answers members that took this one for the leader of a term
 // that it does not lead. What they forwarded is never passed on, and never
-// proposed in another term, so that they can tell when it is gone for good.
+// proposed in another term, so that they can tell when it is gone for good. Who
+// forwarded it may have given it up long ago and goes on forwarding: while Raft
+// takes nothing, more than a bound of it is refused too.
 func (c *Core) refuseForwarded() {
 	p := &c.proposals
 	kept := p.waiting[:0]
 	p.foreign = false
+	count, bytes := 0, 0 // Kept, of what was forwarded.
 	var peers []ident.MemberID
 	byPeer := map[ident.MemberID][]entry.Request{}
 	for _, w := range p.waiting {
-		if w.From == 0 || c.role == raft.StateLeader && w.Term == c.hard.Term && !c.removed {
-			p.foreign = p.foreign || w.From != 0
+		if w.From == 0 {
+			kept = append(kept, w)
+			continue
+		}
+		if c.role == raft.StateLeader && w.Term == c.hard.Term && !c.removed && count < WaitingRequestsMax && bytes <= WaitingBytesMax {
+			p.foreign = true
+			count, bytes = count+1, bytes+len(w.Request.Data)
 			kept = append(kept, w)
 			continue
 		}

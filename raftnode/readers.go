@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/holdfast-db/holdfast/internal/ident"
@@ -16,36 +17,57 @@ type readers struct {
 		gathering *readGroup   // Takes new readers; nil when nobody waits.
 		issued    []*readGroup // Sealed, wait for their round; in order.
 		confirmed []*readGroup // Wait for apply.
+		forsaken  int          // At least so many groups were left by all since the last look through these two.
 		applied   ident.Index
 	}
 }
 
 type readGroup struct {
-	number uint64
-	index  ident.Index   // Once confirmed.
-	done   chan struct{} // Closed when the state is fresh enough.
+	number  uint64
+	waiting int           // Who have not given up.
+	index   ident.Index   // Once confirmed.
+	done    chan struct{} // Closed when the state is fresh enough.
 }
 
-// join returns what to wait for, and whether the loop must be told.
-func (r *readers) join() (done <-chan struct{}, first bool) {
+// join returns what to wait for, and whether the loop must be told. Who gives up
+// leaves.
+func (r *readers) join() (g *readGroup, first bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if first = r.mu.gathering == nil; first {
 		r.mu.gathering = &readGroup{done: make(chan struct{})}
 	}
-	return r.mu.gathering.done, first
+	r.mu.gathering.waiting++
+	return r.mu.gathering, first
+}
+
+// leave counts one out who got no answer. While there is no leader no round ends,
+// and what nobody waits for any more must not pile up.
+func (r *readers) leave(g *readGroup) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if g.waiting--; g.waiting > 0 || g == r.mu.gathering {
+		return
+	}
+	if r.mu.forsaken++; 2*r.mu.forsaken <= len(r.mu.issued)+len(r.mu.confirmed) {
+		return
+	}
+	nobody := func(g *readGroup) bool { return g.waiting == 0 }
+	r.mu.issued = slices.DeleteFunc(r.mu.issued, nobody)
+	r.mu.confirmed = slices.DeleteFunc(r.mu.confirmed, nobody)
+	r.mu.forsaken = 0
 }
 
 // seal closes the group that gathers. It returns the number up to which rounds are wanted.
 func (r *readers) seal() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if g := r.mu.gathering; g != nil {
+	if g := r.mu.gathering; g != nil && g.waiting > 0 {
 		r.mu.sealed++
 		g.number = r.mu.sealed
 		r.mu.issued = append(r.mu.issued, g)
-		r.mu.gathering = nil
 	}
+	r.mu.gathering = nil
 	return r.mu.sealed
 }
 

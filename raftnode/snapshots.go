@@ -17,6 +17,7 @@ type snapshots struct {
 	freezing   bool        // Asked for and not answered yet.
 	sending    int         // Transfers under way.
 	idle       int         // Ticks since the frozen state was last wanted.
+	total      uint64      // Of the log, when it was frozen.
 	checkpoint ident.Index // The newest; the log is kept back to the one before.
 	staged     Staged      // Offered to Raft just now.
 	failed     []failedTransfer
@@ -52,7 +53,7 @@ func (c *Core) frozen(e *Event) {
 	meta := e.Frozen.Meta()
 	c.log.snapshot = &meta
 	c.log.stale = meta.Conf == nil || c.conf.Equivalent(meta.Conf) != nil
-	c.snapshots.idle = 0
+	c.snapshots.idle, c.snapshots.total = 0, c.log.total
 }
 
 func (c *Core) thaw() {
@@ -123,7 +124,8 @@ func (c *Core) checkpoint(index ident.Index) error {
 	} else {
 		return nil
 	}
-	if held := c.log.snapshot; held != nil && c.log.last.Index-held.Index < SnapshotHoldEntriesMax {
+	held := c.log.snapshot
+	if held != nil && c.log.last.Index-held.Index < SnapshotHoldEntriesMax && c.log.total-s.total < SnapshotHoldBytesMax {
 		target = min(target, held.Index)
 	}
 	moved, err := c.log.compact(target)

@@ -50,14 +50,15 @@ func (s *Server) confirm(ctx context.Context, sender ident.MemberID, staged raft
 // confirmWith asks one member after the other until one can tell.
 func confirmWith(ctx context.Context, c *core, others []ident.MemberID, got *snapshot.Received,
 	ask func(context.Context, ident.MemberID, uint8, []byte) ([]byte, error)) error {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := c.limited(ctx, confirmMax)
 	defer cancel()
-	defer c.cfg.Clock.AfterFunc(confirmMax, cancel).Stop()
 	question := binary.BigEndian.AppendUint64(nil, uint64(got.Position.Index))
 	for len(others) > 0 && ctx.Err() == nil {
 		var behind []ident.MemberID
 		for _, id := range others {
-			answer, err := ask(ctx, id, askClaim, question)
+			once, cancel := c.limited(ctx, confirmAskMax)
+			answer, err := ask(once, id, askClaim, question)
+			cancel()
 			if err != nil {
 				c.log.Debug("a member can not confirm a snapshot", "member", id, "error", err)
 				continue
@@ -86,6 +87,16 @@ func confirmWith(ctx context.Context, c *core, others []ident.MemberID, got *sna
 	}
 	c.log.Warn("no second member could confirm a snapshot, it is taken as its sender has it", "index", uint64(got.Position.Index))
 	return nil
+}
+
+// limited is a context that ends after a while.
+func (c *core) limited(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	timer := c.cfg.Clock.AfterFunc(d, cancel)
+	return ctx, func() {
+		timer.Stop()
+		cancel()
+	}
 }
 
 func (c *claim) contradicts(got *snapshot.Received) error {
@@ -143,7 +154,10 @@ func decodeClaim(b []byte) (*claim, error) {
 }
 
 const (
-	// confirmMax bounds the wait for a member that has to apply what was received.
-	confirmMax   = 10 * time.Second
-	confirmPause = 200 * time.Millisecond
+	// confirmMax bounds the wait for a member that has to apply what was received,
+	// and confirmAskMax that for an answer: one that stands still must not take the
+	// time in which another could tell.
+	confirmMax    = 10 * time.Second
+	confirmAskMax = 2 * time.Second
+	confirmPause  = 200 * time.Millisecond
 )

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/clock/clocktest"
 	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/mvcc"
 	"github.com/holdfast-db/holdfast/mvcc/backend"
@@ -76,5 +77,26 @@ func TestAReceivedStateIsComparedWithASecondMember(t *testing.T) {
 		if test.refused != errors.Is(err, errContradicted) || !test.refused && err != nil || asked != test.asked {
 			t.Errorf("%s: %v after %d questions, want %d", test.what, err, asked, test.asked)
 		}
+	}
+}
+
+func TestAMemberThatStandsStillKeepsNobodyFromContradicting(t *testing.T) {
+	got := &snapshot.Received{State: mvcc.State{Position: ident.Position{Index: 77}, Digest: ident.Digest{7}}}
+	clk := clocktest.New()
+	ask := func(ctx context.Context, id ident.MemberID, _ uint8, _ []byte) ([]byte, error) {
+		if id == 3 {
+			return (&claim{known: claimKnown, digest: ident.Digest{8}}).encode(), nil
+		}
+		clk.Advance(confirmMax - 1)
+		select {
+		case <-ctx.Done():
+		default:
+			t.Error("waits for a member that does not answer until there is no time to ask another")
+		}
+		return nil, errors.New("no answer")
+	}
+	c := &core{cfg: Config{Clock: clk}, log: hclog.NewNullLogger()}
+	if err := confirmWith(t.Context(), c, []ident.MemberID{2, 3}, got, ask); !errors.Is(err, errContradicted) {
+		t.Errorf("member 3 has another digest: %v", err)
 	}
 }

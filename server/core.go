@@ -45,7 +45,8 @@ type core struct {
 	node       *raftnode.Node
 	transport  *transport.Transport
 	keeper     *keeper.Keeper
-	leaderless *leaderless
+	leaderless *cancels // Of streams that must end when there is no leader.
+	asking     *cancels // Of questions to the leader: they end when it does not lead any more.
 	calls      *calls
 	metrics    *metrics
 	healths    []*health.Server // What gRPC says of this member. The same.

@@ -276,7 +276,7 @@ func (c *core) atLeader(ctx context.Context, here func(context.Context) error, t
 		case st.Leader == c.id.Member:
 			err = here(ctx)
 		case st.Leader != 0:
-			err = there(ctx, st.Leader)
+			err = c.askLeader(ctx, st.Leader, there)
 		}
 		if err == nil || !retryAtLeader(err) {
 			return err
@@ -296,3 +296,19 @@ func (c *core) atLeader(ctx context.Context, here func(context.Context) error, t
 }
 
 const leaderRetryInterval = 50 * time.Millisecond
+
+// askLeader asks for as long as that member leads. One that stands still answers
+// only when its connection is given up, long after another has taken its place.
+func (c *core) askLeader(ctx context.Context, leader ident.MemberID, there func(context.Context, ident.MemberID) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer c.asking.add(cancel)()
+	if c.node.Status().Leader != leader {
+		return errNotLeader // Whoever tells of it may have done so before there was a question.
+	}
+	err := there(ctx, leader)
+	if err != nil && context.Cause(ctx) == errNotLeader {
+		return errNotLeader
+	}
+	return err
+}

@@ -92,9 +92,10 @@ func (c *core) proposeCommand(ctx context.Context, cmd *holdfastpb.Command) (any
 }
 
 // watchLeadership follows who leads: the keeper of leases counts only while
-// this member does, and streams that need a leader end when there is none.
+// this member does, questions to one who does not lead any more end, and streams
+// that need a leader end when there is none.
 func (s *Server) watchLeadership(ctx context.Context) error {
-	var last ident.MemberID
+	var last, asked ident.MemberID
 	var lost time.Duration // Since when nobody leads; 0 while somebody does.
 	tick := s.cfg.Clock.NewTicker(s.cfg.HeartbeatInterval)
 	defer tick.Stop()
@@ -105,6 +106,10 @@ func (s *Server) watchLeadership(ctx context.Context) error {
 			s.metrics.leaderChanges.Add(1)
 			s.log.Info("leader changed", "leader", st.Leader, "term", uint64(st.Term))
 			last = st.Leader
+		}
+		if st.Leader != asked {
+			s.asking.all(errNotLeader)
+			asked = st.Leader
 		}
 		if st.Leader == s.id.Member && st.Role == raftnode.Leader {
 			s.keeper.Lead(st.Term)
@@ -118,7 +123,7 @@ func (s *Server) watchLeadership(ctx context.Context) error {
 		case lost == 0:
 			lost = now
 		case now-lost > 3*s.cfg.ElectionTimeout:
-			s.leaderless.cancelAll()
+			s.leaderless.all(errNoLeader)
 		}
 		select {
 		case <-changed:
@@ -156,33 +161,33 @@ func (s *Server) expireLeases(ctx context.Context) error {
 	})
 }
 
-// leaderless knows the streams that must end when there is no leader.
-type leaderless struct {
-	mu      sync.Mutex
-	next    int
-	cancels map[int]context.CancelCauseFunc
+// cancels knows what must end when leadership changes.
+type cancels struct {
+	mu    sync.Mutex
+	next  int
+	known map[int]context.CancelCauseFunc
 }
 
-func newLeaderless() *leaderless { return &leaderless{cancels: map[int]context.CancelCauseFunc{}} }
+func newCancels() *cancels { return &cancels{known: map[int]context.CancelCauseFunc{}} }
 
-func (l *leaderless) add(cancel context.CancelCauseFunc) (remove func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.next++
-	id := l.next
-	l.cancels[id] = cancel
+func (c *cancels) add(cancel context.CancelCauseFunc) (remove func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.next++
+	id := c.next
+	c.known[id] = cancel
 	return func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		delete(l.cancels, id)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.known, id)
 	}
 }
 
-func (l *leaderless) cancelAll() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, cancel := range l.cancels { //tidy:ordered all are canceled
-		cancel(errNoLeader)
+func (c *cancels) all(cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, cancel := range c.known { //tidy:ordered all are canceled
+		cancel(cause)
 	}
 }
 

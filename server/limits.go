@@ -90,6 +90,9 @@ const (
 
 	// snapshotsMax are sent to clients at a time: each is a file as large as the state.
 	snapshotsMax = 4
+	// snapshotStallMax without a chunk being taken, and a client is left: others want
+	// the place and the space.
+	snapshotStallMax = 5 * time.Minute
 	// snapshotChunkBytes of the Snapshot stream, as etcd.
 	snapshotChunkBytes = 32 << 10
 	// snapshotPieceBytes are sent before others get their turn.

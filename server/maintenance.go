@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/internal/task"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/raftnode"
@@ -193,20 +195,38 @@ func (s *maintenanceService) MoveLeader(ctx context.Context, r *pb.MoveLeaderReq
 // Snapshot sends the whole state as a file. The file is made first, in the data
 // directory, because its size must be known before the first chunk and because
 // a slow client must not hold base's pages. There are few such files at a time: a disk
-// that they fill is the log's as well.
+// that they fill is the log's as well. So a client that takes nothing is left.
 func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, stream pb.Maintenance_SnapshotServer) error {
-	defer s.snapshots.Add(-1)
 	if s.snapshots.Add(1) > snapshotsMax {
+		s.snapshots.Add(-1)
 		return errTooManyRequests
 	}
+	sent, stalled := make(chan error, 1), make(chan struct{})
+	// Nothing ends a Send for which there is no room but the end of this handler.
+	task.New(stream.Context()).Go("snapshot", func(ctx context.Context) error {
+		defer s.snapshots.Add(-1)
+		sent <- s.sendSnapshot(ctx, stream, stalled)
+		return nil
+	})
+	select {
+	case err := <-sent:
+		return err
+	case <-stalled:
+		return errSnapshotStalled
+	}
+}
+
+func (s *maintenanceService) sendSnapshot(ctx context.Context, stream pb.Maintenance_SnapshotServer, stalled chan struct{}) error {
 	start := s.cfg.Clock.Mono()
 	defer func() { s.metrics.snapshot.Observe((s.cfg.Clock.Mono() - start).Seconds()) }()
-	f, size, done, err := s.replica.SnapshotFile(stream.Context(), s.id.Member)
+	f, size, done, err := s.replica.SnapshotFile(ctx, s.id.Member)
 	if err != nil {
 		return toWire(err)
 	}
 	defer done()
 	s.log.Info("sending snapshot to client", "bytes", size)
+	stall := s.cfg.Clock.AfterFunc(snapshotStallMax, func() { close(stalled) })
+	defer stall.Stop()
 	body := size - sha256.Size // The file ends in its own hash, as the stream does.
 	buf := make([]byte, snapshotChunkBytes)
 	manners := s.replica.Manners()
@@ -226,11 +246,16 @@ func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, stream pb.Maintenan
 			Version:        storageVersion,
 		})
 		if err == nil && sent%snapshotPieceBytes == 0 {
-			err = manners.GiveWay(stream.Context())
+			err = manners.GiveWay(ctx)
 		}
 		if err != nil {
 			return err
 		}
+		if stall.Stop() {
+			stall.Reset(snapshotStallMax)
+		}
 	}
 	return nil
 }
+
+var errSnapshotStalled = status.Error(codes.DeadlineExceeded, "etcdserver: the snapshot was given up: nothing of it was taken for "+snapshotStallMax.String())

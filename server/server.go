@@ -80,7 +80,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	s := &Server{
 		core: &core{
-			cfg: cfg, log: cfg.Logger, leaderless: newLeaderless(), calls: newCalls(cfg.ExtensiveMetrics), archive: archiving{begun: make(chan struct{})},
+			cfg: cfg, log: cfg.Logger, leaderless: newCancels(), asking: newCancels(), calls: newCalls(cfg.ExtensiveMetrics), archive: archiving{begun: make(chan struct{})},
 			metrics: newMetrics(), epoch: newEpochFence(cfg.Clock, cfg.EpochStrict()),
 		},
 		group:     task.New(context.Background()),
@@ -145,6 +145,7 @@ func (s *Server) openState(ctx context.Context, b *boot) (*wal.Recovered, error)
 	state := replica.Config{
 		FS: s.cfg.FS, Dir: s.dir, Clock: s.cfg.Clock, Logger: s.cfg.Logger,
 		WALDir: s.cfg.WALDir, WALBytes: s.cfg.WALSegmentBytes, QuotaBytes: s.cfg.QuotaBytes, OnCheckpoint: s.checkpointed,
+		HeldBytesMax: s.cfg.ArchiveLimitBytes + s.cfg.ArchiveLimitBytes/4, // It lets go in whole segments, and not at once.
 	}
 	id, p, err := b.identify(ctx)
 	if err != nil {

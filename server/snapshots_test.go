@@ -4,11 +4,16 @@ import (
 	"context"
 	"crypto/rand"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/holdfast-db/holdfast/internal/clock"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
+	"github.com/holdfast-db/holdfast/server"
 	"github.com/holdfast-db/holdfast/server/replica"
 	"github.com/holdfast-db/holdfast/server/servertest"
 )
@@ -52,4 +57,49 @@ func TestSnapshotsAtATimeAreBounded(t *testing.T) {
 		_, err := begin()
 		return err == nil
 	})
+}
+
+// hasty is a clock on which five minutes pass quickly.
+type hasty struct{ clock.Clock }
+
+func (h hasty) AfterFunc(d time.Duration, f func()) clock.Timer {
+	if d != 5*time.Minute {
+		return h.Clock.AfterFunc(d, f)
+	}
+	return hastyTimer{h.Clock.AfterFunc(patience, f)}
+}
+
+type hastyTimer struct{ clock.Timer }
+
+func (t hastyTimer) Reset(time.Duration) bool { return t.Timer.Reset(patience) }
+
+const patience = 500 * time.Millisecond
+
+// Clients that stand still would keep everybody else from a backup, and files as
+// large as the state on the disk.
+func TestAClientThatTakesNothingOfASnapshotIsLeft(t *testing.T) {
+	m := servertest.New(t, 1, func(_ int, c *server.Config) { c.Clock = hasty{clock.Real()} }).Members[0]
+	conn := dial(t, m)
+	for i := range 8 {
+		value := make([]byte, 1<<20)
+		rand.Read(value)
+		mustPut(t, conn, string(rune('a'+i)), string(value))
+	}
+	stream, err := pb.NewMaintenanceClient(conn).Snapshot(t.Context(), &pb.SnapshotRequest{})
+	if err == nil {
+		_, err = stream.Recv()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the file of a client that takes nothing is gone", func() bool {
+		files, err := filepath.Glob(filepath.Join(m.Config.DataDir, replica.ScratchPrefix+"*"))
+		return err == nil && len(files) == 0
+	})
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	if status.Code(err) != codes.DeadlineExceeded || !strings.Contains(err.Error(), "snapshot was given up") {
+		t.Errorf("the client is told %v", err)
+	}
 }

@@ -250,6 +250,18 @@ func (l *Log) Drop(below uint64) (freed int64, err error) {
 	}
 }
 
+// BytesBelow is what Bytes counts of the segments before an id.
+func (l *Log) BytesBelow(id uint64) (n int64) {
+	for _, s := range *l.segments.Load() {
+		end := s.sealed.Load()
+		if s.id >= id || end == nil {
+			break
+		}
+		n += end.Offset + s.indexBytes.Load()
+	}
+	return n
+}
+
 // takeFirst takes the oldest segment off the list if it may go.
 func (l *Log) takeFirst(below uint64) *segment {
 	l.mu.Lock()

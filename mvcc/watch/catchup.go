@@ -28,7 +28,10 @@ type catchUp struct {
 	pace   pace
 }
 
-func (c *catchUp) wakeup() <-chan struct{} { return c.hub.kick }
+// wakeup does without entries: when there is nothing to do, all who are behind lack
+// room, of which each of them tells. To look at thousands of them at each entry
+// would hold up those who read.
+func (c *catchUp) wakeup(<-chan struct{}) <-chan struct{} { return c.hub.kick }
 
 // leave closes the reader, which keeps segments from being dropped.
 func (c *catchUp) leave() {

@@ -193,8 +193,8 @@ func (h *Hub) end(err error) {
 type feeder interface {
 	// turn does a bounded piece of work and reports whether there may be more.
 	turn(ctx context.Context, store *mvcc.Store) (more bool, err error)
-	// wakeup is what to wait for besides the store.
-	wakeup() <-chan struct{}
+	// wakeup is what to wait for when there is no more; changed is another entry.
+	wakeup(changed <-chan struct{}) <-chan struct{}
 	// leave lets go of the store.
 	leave()
 }
@@ -238,8 +238,7 @@ func (h *Hub) run(ctx context.Context, f *feeding) error {
 			continue
 		}
 		select {
-		case <-changed:
-		case <-f.wakeup():
+		case <-f.wakeup(changed):
 		case <-swapped:
 		case <-ctx.Done():
 		}
@@ -276,7 +275,7 @@ type pump struct {
 	late   []*watcher // Whose stream had no room in this turn.
 }
 
-func (p *pump) wakeup() <-chan struct{} { return nil }
+func (p *pump) wakeup(changed <-chan struct{}) <-chan struct{} { return changed }
 
 func (p *pump) leave() {
 	if p.reader != nil {

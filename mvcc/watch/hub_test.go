@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -468,4 +470,48 @@ func TestManyWatchersOfTheSameKeysComeAndGo(t *testing.T) {
 	}
 	w.apply([]op{put("a", "2")})
 	expect(t, stays, "0: created at 1", "0: PUT a@2=2, through 2")
+}
+
+// counting is a clock that counts how often it is asked: at least once in each
+// turn of the catch-up.
+type counting struct {
+	clock.Clock
+	asked atomic.Int64
+}
+
+func (c *counting) Mono() time.Duration {
+	c.asked.Add(1)
+	return c.Clock.Mono()
+}
+
+func TestWhoDoesNotReadIsNotLookedAtWithEachEntry(t *testing.T) {
+	w := newWorld(t, 0)
+	c := &counting{Clock: clock.Real()}
+	hub := NewHub(Config{StreamBytes: 1 << 10, Clock: c, Logger: hclog.NewNullLogger()}, w.store)
+	defer hub.Close()
+	stuck, reads := hub.NewStream(), hub.NewStream()
+	mustWatch(t, stuck, Request{Key: []byte("a")})
+	mustWatch(t, reads, Request{Key: []byte("b")})
+	take := func() {
+		t.Helper()
+		if _, err := reads.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	take() // That it was created.
+	for range 5 {
+		w.apply([]op{put("a", strings.Repeat("v", 500)), put("b", "")})
+		take()
+	}
+	if n := hub.Stats().Slow; n != 1 {
+		t.Fatalf("%d watchers are behind", n)
+	}
+	before := c.asked.Load()
+	for range 500 {
+		w.apply([]op{put("b", "")})
+		take()
+	}
+	if n := c.asked.Load() - before; n > 10 {
+		t.Errorf("the catch-up had up to %d turns for a client that takes nothing", n)
+	}
 }

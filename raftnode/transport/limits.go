@@ -63,10 +63,12 @@ const (
 	sniffTimeout = 5 * time.Second
 	// questionTimeout bounds Ask and FetchRoster when the caller's context does not.
 	questionTimeout = 10 * time.Second
-	// snapshotStallMax without a chunk moving, and a snapshot is given up.
+	// snapshotStallMax without a chunk from the sender, and a snapshot is given up.
 	snapshotStallMax = 2 * time.Minute
-	// snapshotInstallMax is for the receiver to verify and sync what it staged.
-	snapshotInstallMax = 10 * time.Minute
+	// snapshotTakeMax is for the receiver to take a chunk: it may copy all that it
+	// has before it reads on, and verifies and syncs at the end. A receiver that is
+	// gone is noticed by the connection.
+	snapshotTakeMax = 10 * time.Minute
 	// keepaliveTime and keepaliveTimeout end inbound streams of vanished peers.
 	keepaliveTime    = 10 * time.Second
 	keepaliveTimeout = 5 * time.Second

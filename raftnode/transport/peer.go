@@ -14,7 +14,8 @@ import (
 type peer struct {
 	t       *Transport
 	id      ident.MemberID
-	cancel  context.CancelFunc // Ends everything of this peer.
+	ctx     context.Context    // Of everything that goes to this peer.
+	cancel  context.CancelFunc // Ends it.
 	control *channel
 	bulk    *channel
 
@@ -44,9 +45,9 @@ func newPeer(ctx context.Context, t *Transport, id ident.MemberID, urls []string
 	p.mu.since = t.cfg.Clock.Mono()
 	p.control = newChannel(p, channelControl, controlSilenceMax, newQueue(controlFramesMax, controlBytesMax))
 	p.bulk = newChannel(p, channelBulk, bulkSilenceMax, newQueue(bulkFramesMax, bulkBytesMax))
-	ctx, p.cancel = context.WithCancel(ctx)
-	t.group.Go("peer control", func(context.Context) error { p.control.run(ctx); return nil })
-	t.group.Go("peer bulk", func(context.Context) error { p.bulk.run(ctx); return nil })
+	p.ctx, p.cancel = context.WithCancel(ctx)
+	t.group.Go("peer control", func(context.Context) error { p.control.run(p.ctx); return nil })
+	t.group.Go("peer bulk", func(context.Context) error { p.bulk.run(p.ctx); return nil })
 	return p
 }
 

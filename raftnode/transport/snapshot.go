@@ -36,8 +36,8 @@ func (t *Transport) SendSnapshot(to ident.MemberID, msg *raftpb.Message, src Sna
 	t.mu.RLock()
 	closed, p := t.mu.closed, t.mu.peers[to]
 	if !closed { // Under the lock, so that Close waits for it.
-		t.group.Go("snapshot to peer", func(ctx context.Context) error {
-			done(t.sendSnapshot(ctx, to, p, msg, src))
+		t.group.Go("snapshot to peer", func(context.Context) error {
+			done(t.sendSnapshot(to, p, msg, src))
 			return nil
 		})
 	}
@@ -47,7 +47,7 @@ func (t *Transport) SendSnapshot(to ident.MemberID, msg *raftpb.Message, src Sna
 	}
 }
 
-func (t *Transport) sendSnapshot(ctx context.Context, to ident.MemberID, p *peer, msg *raftpb.Message, src SnapshotSource) error {
+func (t *Transport) sendSnapshot(to ident.MemberID, p *peer, msg *raftpb.Message, src SnapshotSource) error {
 	if p == nil {
 		return fmt.Errorf("snapshot to member %s: %w", to, ErrUnreachable)
 	}
@@ -56,7 +56,7 @@ func (t *Transport) sendSnapshot(ctx context.Context, to ident.MemberID, p *peer
 	}
 	defer p.snapshotting.Store(false)
 	begin := t.cfg.Clock.Mono()
-	sent, err := t.streamSnapshot(ctx, p, msg, src)
+	sent, err := t.streamSnapshot(p, msg, src)
 	if err != nil {
 		p.snapshotsFailed.Add(1)
 		return fmt.Errorf("snapshot to member %s, broken after %d bytes: %w", to, sent, err)
@@ -66,13 +66,13 @@ func (t *Transport) sendSnapshot(ctx context.Context, to ident.MemberID, p *peer
 	return nil
 }
 
-func (t *Transport) streamSnapshot(ctx context.Context, p *peer, msg *raftpb.Message, src SnapshotSource) (int64, error) {
+func (t *Transport) streamSnapshot(p *peer, msg *raftpb.Message, src SnapshotSource) (int64, error) {
 	conn, err := t.dialer.conn(p.nextURL())
 	if err != nil {
 		return 0, err
 	}
 	defer conn.Close()
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(p.ctx) // Who is removed must not hold up the state of who takes its place.
 	defer cancel()
 	stream, err := t.greet(ctx, cancel, conn, snapshotMethod, channelSnapshot, p)
 	if err != nil {
@@ -92,13 +92,13 @@ func (t *Transport) streamSnapshot(ctx context.Context, p *peer, msg *raftpb.Mes
 		return 0, err
 	}
 	w := &chunkWriter{ctx: ctx, peer: p, stream: stream, clock: t.cfg.Clock, rate: t.cfg.SnapshotBytesPerSecond, stall: stall, begin: t.cfg.Clock.Mono()}
+	stall.Reset(snapshotTakeMax)
 	if err := src.WriteTo(w, have); err != nil {
 		return w.sent, reasonOf(stream, err)
 	}
 	if err := w.finish(); err != nil {
 		return w.sent, reasonOf(stream, err)
 	}
-	stall.Reset(snapshotInstallMax)
 	packet, err = recvPacket(stream)
 	if err != nil {
 		return w.sent, err
@@ -166,10 +166,10 @@ func (w *chunkWriter) flush() error {
 	b = appendUint64(b, uint64(w.sent))
 	b = seal(append(b, w.buffer...), 0)
 	length := len(b)
+	w.stall.Reset(snapshotTakeMax)
 	if err := sendPacket(w.stream, b); err != nil {
 		return err
 	}
-	w.stall.Reset(snapshotStallMax)
 	w.crc = crc32.Update(w.crc, castagnoli, w.buffer)
 	w.sent += int64(len(w.buffer))
 	w.buffer = w.buffer[:0]
@@ -187,7 +187,7 @@ func (w *chunkWriter) pace() error {
 	if wait <= 0 {
 		return nil
 	}
-	w.stall.Reset(wait + snapshotStallMax)
+	w.stall.Reset(wait + snapshotTakeMax)
 	select {
 	case <-w.clock.After(wait):
 		return nil
@@ -202,6 +202,7 @@ func (w *chunkWriter) finish() error {
 	}
 	b := appendUint64([]byte{packetEnd}, uint64(w.sent))
 	b = binary.LittleEndian.AppendUint32(b, w.crc)
+	w.stall.Reset(snapshotTakeMax)
 	return sendPacket(w.stream, seal(b, 0))
 }
 
@@ -275,7 +276,8 @@ func (t *Transport) endOtherSnapshots(in *inbound) {
 }
 
 // chunkReader returns the bytes of verified chunks, and io.EOF only after the
-// end packet agreed with them.
+// end packet agreed with them. The stall counts while it waits for the sender,
+// and not while its own side works.
 type chunkReader struct {
 	peer     *peer
 	stream   pipe
@@ -301,7 +303,9 @@ func (r *chunkReader) Read(b []byte) (int, error) {
 }
 
 func (r *chunkReader) next() error {
+	r.stall.Reset(snapshotStallMax)
 	packet, err := recvPacket(r.stream)
+	r.stall.Stop()
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
@@ -309,7 +313,6 @@ func (r *chunkReader) next() error {
 		return fmt.Errorf("snapshot after byte %d: %w", r.received, err)
 	}
 	r.peer.receivedBytes.Add(uint64(len(packet)))
-	r.stall.Reset(snapshotStallMax)
 	kind, body, err := open(packet)
 	if err != nil {
 		return fmt.Errorf("snapshot after byte %d: %w", r.received, err)

@@ -172,6 +172,74 @@ func TestCloseEndsASnapshotAndCallsDone(t *testing.T) {
 	}
 }
 
+// Whoever takes the place of a member that was too slow needs a state too, and
+// gets none while the old one is being sent.
+func TestASnapshotEndsWhenItsMemberIsRemoved(t *testing.T) {
+	_, a, b := pair(t)
+	release := make(chan struct{})
+	b.take = func(io.Reader) error { <-release; return nil }
+	defer close(release)
+	src := source(randomBytes(40 << 20))
+	done := make(chan error, 1)
+	a.transport.SendSnapshot(2, snapshotOf(1, 2), src, func(err error) { done <- err })
+	receive(t, "begin", src.begun)
+	a.transport.SetPeers(peersOf("http", 1))
+	if err := receive(t, "done", done); err == nil {
+		t.Error("a snapshot was sent to a member that was removed and took nothing")
+	}
+}
+
+// slow is a stream on which time passes with each packet.
+type slow struct {
+	pipe
+	pass func()
+}
+
+func (s slow) SendMsg(m any) error { s.pass(); return s.pipe.SendMsg(m) }
+func (s slow) RecvMsg(m any) error { s.pass(); return s.pipe.RecvMsg(m) }
+
+// A receiver may copy gigabytes of its own before it reads on, and that is no
+// silence of the sender.
+func TestAReceiverThatWorksIsNotStalled(t *testing.T) {
+	clock := clocktest.New()
+	stalls := 0
+	stall := clock.AfterFunc(snapshotStallMax, func() { stalls++ })
+	var wait time.Duration
+	r := &chunkReader{peer: &peer{}, stall: stall, stream: slow{&packets{
+		seal(append(appendUint64([]byte{packetChunk}, 0), 'a'), 0),
+		seal(append(appendUint64([]byte{packetChunk}, 1), 'b'), 0),
+		seal(append(appendUint64([]byte{packetChunk}, 2), 'c'), 0),
+	}, func() { clock.Advance(wait) }}}
+	one := make([]byte, 1)
+	for _, step := range []struct {
+		work, wait time.Duration
+		stalls     int
+	}{{0, 0, 0}, {time.Hour, snapshotStallMax - 1, 0}, {time.Hour, snapshotStallMax, 1}} {
+		clock.Advance(step.work)
+		wait = step.wait
+		if _, err := r.Read(one); err != nil || stalls != step.stalls {
+			t.Errorf("%d stalls after %s of work and %s without a chunk, %v", stalls, step.work, step.wait, err)
+		}
+	}
+}
+
+func TestASenderIsPatientWithAReceiverThatWorks(t *testing.T) {
+	clock := clocktest.New()
+	stalls := 0
+	stall := clock.AfterFunc(snapshotStallMax, func() { stalls++ })
+	wait := snapshotTakeMax - 1
+	w := &chunkWriter{ctx: t.Context(), peer: &peer{}, stream: slow{discard{}, func() { clock.Advance(wait) }}, clock: clock, stall: stall}
+	for range 2 {
+		if _, err := w.Write(make([]byte, chunkBytes)); err != nil || stalls != 0 {
+			t.Fatalf("%d stalls, %v", stalls, err)
+		}
+	}
+	wait = snapshotTakeMax
+	if _, err := w.Write(make([]byte, chunkBytes)); err != nil || stalls != 1 {
+		t.Errorf("%d stalls after %s without room, %v", stalls, wait, err)
+	}
+}
+
 func TestTheRateOfASnapshotIsHeld(t *testing.T) {
 	clock := clocktest.New()
 	stall := clock.AfterFunc(time.Hour, func() { t.Error("stalled") })

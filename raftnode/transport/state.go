@@ -89,7 +89,7 @@ func (t *Transport) sendState(ctx context.Context, cancel context.CancelFunc, in
 	if err != nil {
 		return 0, err
 	}
-	stall := t.cfg.Clock.AfterFunc(snapshotStallMax, cancel)
+	stall := t.cfg.Clock.AfterFunc(snapshotTakeMax, cancel)
 	defer stall.Stop()
 	w := &chunkWriter{ctx: ctx, peer: in.peer, stream: s, clock: t.cfg.Clock, rate: t.cfg.SnapshotBytesPerSecond, stall: stall, begin: t.cfg.Clock.Mono()}
 	err = src.WriteTo(w, nil)

@@ -39,6 +39,9 @@ type Config struct {
 	WALBytes   int64  // Of a segment of it. 0: its default. Tests want small ones.
 	QuotaBytes int64  // Space comes back in whole segments of history: a quota makes them smaller. 0: none.
 
+	// HeldBytesMax of history that an archive holds are not counted against the quota.
+	HeldBytesMax int64
+
 	// OnCheckpoint hears what the store of a generation has made durable: also one
 	// that is being received, or was replaced. Note tells them apart. May be nil.
 	OnCheckpoint func(generation int, c mvcc.Checkpoint)
@@ -71,7 +74,10 @@ func (c *Config) store(generation int) mvcc.Config {
 	if c.QuotaBytes > 0 {
 		segment = min(segment, max(c.QuotaBytes/segmentsOfQuota, history.SegmentBytesMin))
 	}
-	cfg := mvcc.Config{FS: c.FS, Dir: c.Dir.Generation(generation), Clock: c.Clock, Logger: c.Logger, SegmentBytes: segment}
+	cfg := mvcc.Config{
+		FS: c.FS, Dir: c.Dir.Generation(generation), Clock: c.Clock, Logger: c.Logger,
+		SegmentBytes: segment, QuotaBytes: c.QuotaBytes, HeldBytesMax: c.HeldBytesMax,
+	}
 	if c.OnCheckpoint != nil {
 		cfg.OnCheckpoint = func(done mvcc.Checkpoint) { c.OnCheckpoint(generation, done) }
 	}

@@ -200,7 +200,9 @@ func (f *frozen) WriteTo(w io.Writer, have []byte) error {
 	}
 	f.writers++
 	f.mu.Unlock()
-	err := snapshot.WriteTo(w, f.Frozen, have)
+	_, err := snapshot.Write(context.Background(), w, f.Frozen, snapshot.WriteOptions{
+		Have: have, GiveWay: func(context.Context) error { return f.Overdue() },
+	})
 	if IsDamage(err) {
 		f.onDamage(err)
 	}

@@ -3,9 +3,11 @@ package replica
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -36,13 +38,18 @@ type bench struct {
 
 func newBench(t *testing.T, members ...*holdfastpb.Member) *bench {
 	t.Helper()
+	return newBenchOf(t, 0, members...)
+}
+
+func newBenchOf(t *testing.T, quota int64, members ...*holdfastpb.Member) *bench {
+	t.Helper()
 	b := &bench{t: t}
 	dir, err := datadir.Open(vfs.OS(), filepath.Join(t.TempDir(), "data"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { dir.Close() })
-	cfg := Config{FS: vfs.OS(), Dir: dir, WALBytes: 64 << 10, Clock: clock.Real(), Logger: hclog.NewNullLogger(), OnCheckpoint: func(generation int, _ mvcc.Checkpoint) {
+	cfg := Config{FS: vfs.OS(), Dir: dir, WALBytes: 64 << 10, QuotaBytes: quota, Clock: clock.Real(), Logger: hclog.NewNullLogger(), OnCheckpoint: func(generation int, _ mvcc.Checkpoint) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		if b.Replica != nil {
@@ -254,5 +261,36 @@ func TestUsersOfASnapshotAreInForceBeforeItsKeys(t *testing.T) {
 	}
 	if head := follower.Store().Head(); head != before+1 {
 		t.Errorf("head is %d", head)
+	}
+}
+
+// A follower that takes its time would else fill the quota, which keeps everybody
+// from writing.
+func TestAStateThatACompactionCannotWaitForIsNotSentToItsEnd(t *testing.T) {
+	const quota = 4 << 20
+	b := newBenchOf(t, quota, oneMember)
+	defer func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	fill := func(bytes int64) {
+		for i := 0; b.Store().Bytes() < bytes; i++ {
+			b.put(fmt.Sprint(i), strings.Repeat("v", 16<<10))
+		}
+	}
+	fill(quota * 3 / 4)
+	f, err := b.Freeze()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.WriteTo(io.Discard, nil); err != nil {
+		t.Fatal(err)
+	}
+	b.do(&holdfastpb.Command{Command: &holdfastpb.Command_Compaction{Compaction: &pb.CompactionRequest{Revision: int64(b.Store().Head())}}})
+	fill(quota * 15 / 16)
+	if err := f.WriteTo(io.Discard, nil); !errors.Is(err, mvcc.ErrOverdue) {
+		t.Errorf("%d of %d bytes are taken and a compaction waits: %v", b.Store().Bytes(), quota, err)
 	}
 }

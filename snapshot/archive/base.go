@@ -56,6 +56,7 @@ func writeBase(ctx context.Context, store blobstore.Store, prefix string, at pla
 	}
 	totals, err := snapshot.Write(ctx, w, f, snapshot.WriteOptions{
 		Member: o.member, MadeUnixNano: now.UnixNano(), BytesPerSecond: o.bytesPerSecond, Clock: o.clock,
+		GiveWay: func(context.Context) error { return f.Overdue() },
 	})
 	if err == nil {
 		err = w.flush()

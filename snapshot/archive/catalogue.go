@@ -147,14 +147,19 @@ func (a *Archive) path(name string) string { return a.cluster.String() + "/" + n
 
 // Catalogue lists the archive.
 func (a *Archive) Catalogue(ctx context.Context) (*Catalogue, error) {
+	return a.list(ctx, "", nothing)
+}
+
+// list is the catalogue of what is in a folder. during is called for each object.
+func (a *Archive) list(ctx context.Context, folder string, during func() error) (*Catalogue, error) {
 	c := &Catalogue{Cluster: a.cluster, objects: make(map[string]int64)}
 	prefix := a.path("")
-	err := a.store.List(ctx, prefix, "", func(o blobstore.Object) error {
+	err := a.store.List(ctx, prefix+folder, "", func(o blobstore.Object) error {
 		c.add(strings.TrimPrefix(o.Name, prefix), o)
-		return nil
+		return during()
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list %s%s: %w", a.store, prefix, err)
+		return nil, fmt.Errorf("list %s%s%s: %w", a.store, prefix, folder, err)
 	}
 	for _, t := range c.Timelines {
 		slices.SortFunc(t.Log, func(x, y Segment) int { return cmp.Or(cmp.Compare(x.First, y.First), cmp.Compare(x.Last, y.Last)) })

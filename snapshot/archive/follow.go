@@ -11,8 +11,9 @@ import (
 )
 
 // look learns from a list where the log ends. False: it has no base to follow.
-func (w *Writer) look(ctx context.Context) (bool, error) {
-	c, err := w.archive.Catalogue(ctx)
+// The list may take minutes: during is called now and then meanwhile.
+func (w *Writer) look(ctx context.Context, during func() error) (bool, error) {
+	c, err := w.archive.list(ctx, "", during)
 	if err != nil {
 		return false, err
 	}
@@ -29,23 +30,57 @@ func (w *Writer) look(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	run := runs[len(runs)-1] // It reaches furthest.
-	m, err := w.archive.Manifest(ctx, t.Number, run.Base)
+	m, err := w.noteBase(ctx, run.Base)
 	if err != nil {
 		return false, err
-	}
-	made, err := time.Parse(time.RFC3339, m.Made)
-	if err != nil {
-		return false, damagef(run.Base.Name+manifestName, 0, "it was made at %q", m.Made)
 	}
 	if w.base.need {
 		w.shipped = 0 // What this member has shipped behind a gap is no part of that.
 	}
-	w.base.have, w.base.made, w.base.need = true, made, false // From here on another's log counts.
+	w.base.need = false // From here on another's log counts.
 	w.last, w.lastName = m.tail(), ""
 	if n := len(run.Log); n > 0 {
 		return true, w.lookAt(ctx, run.Log[n-1].Name)
 	}
 	return true, nil
+}
+
+// noteBase notes when a base was made.
+func (w *Writer) noteBase(ctx context.Context, b *Base) (*Manifest, error) {
+	m, err := w.archive.Manifest(ctx, w.at.timeline, b)
+	if err != nil {
+		return nil, err
+	}
+	made, err := time.Parse(time.RFC3339, m.Made)
+	if err != nil {
+		return nil, damagef(b.Name+manifestName, 0, "it was made at %q", m.Made)
+	}
+	w.base.have, w.base.made = true, made
+	return m, nil
+}
+
+// lookAgain is look for a member that is to ship. One that has looked on until now
+// needs no list of all the log, which would keep who waits for the archive waiting:
+// of what came since, and of the bases.
+func (w *Writer) lookAgain(ctx context.Context, during func() error) (bool, error) {
+	if w.lastName == "" || w.base.need {
+		return w.look(ctx, during)
+	}
+	found, err := w.lookAfter(ctx, during)
+	if err != nil || !found {
+		return found, err
+	}
+	bases, err := w.archive.list(ctx, timelinePath(w.at.timeline)+baseFolder, during)
+	if err != nil {
+		return false, err
+	}
+	t := bases.find(w.at.timeline)
+	if t == nil || len(t.Runs()) == 0 {
+		return false, nil
+	}
+	runs := t.Runs()
+	_, err = w.noteBase(ctx, runs[len(runs)-1].Base)
+	return true, err
 }
 
 // lookAt takes a segment for the last one. Its head can be read without a key.
@@ -95,10 +130,10 @@ func (w *Writer) follow(ctx context.Context) error {
 func (w *Writer) lookOn(ctx context.Context) error {
 	before := w.last
 	if w.lastName == "" {
-		if found, err := w.look(ctx); err != nil || !found {
+		if found, err := w.look(ctx, nothing); err != nil || !found {
 			return err
 		}
-	} else if err := w.lookAfter(ctx); err != nil {
+	} else if _, err := w.lookAfter(ctx, nothing); err != nil {
 		return err
 	}
 	if w.last != before || w.records == nil {
@@ -109,8 +144,8 @@ func (w *Writer) lookOn(ctx context.Context) error {
 
 // lookAfter looks for what continues the last segment. Where there is more, and it
 // does not, the log has a gap: then all is looked at anew, since what follows a
-// gap counts with its base alone.
-func (w *Writer) lookAfter(ctx context.Context) error {
+// gap counts with its base alone. False: as of look.
+func (w *Writer) lookAfter(ctx context.Context, during func() error) (bool, error) {
 	next := Timeline{Number: w.at.timeline}
 	folder := w.archive.path(timelinePath(w.at.timeline) + logFolder)
 	err := w.cfg.Store.List(ctx, folder, w.archive.path(w.lastName), func(o blobstore.Object) error {
@@ -118,17 +153,18 @@ func (w *Writer) lookAfter(ctx context.Context) error {
 		if id, ok := parseSegmentName(name); ok && id.Last > w.last.Index {
 			next.Log = append(next.Log, Segment{Name: timelinePath(next.Number) + logFolder + name, First: id.First, Last: id.Last})
 		}
-		return nil
+		return during()
 	})
 	if err != nil || len(next.Log) == 0 {
-		return err
+		return true, err
 	}
 	if chain := next.chain(w.last.Index); len(chain) > 0 { // A list is in the order of names, as chain wants it.
-		return w.lookAt(ctx, chain[len(chain)-1].Name)
+		return true, w.lookAt(ctx, chain[len(chain)-1].Name)
 	}
-	_, err = w.look(ctx)
-	return err
+	return w.look(ctx, during)
 }
+
+func nothing() error { return nil }
 
 // hold keeps what the archive does not have, and compares where both join.
 func (w *Writer) hold() error {

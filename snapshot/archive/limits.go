@@ -50,6 +50,9 @@ const (
 	retryMin = 100 * time.Millisecond
 	retryMax = 5 * time.Second
 
+	// mergePause after a base that a compaction could not wait for: time to merge.
+	mergePause = 5 * time.Minute
+
 	// putTimeout ends a write that does not return. It may land later, with the same bytes.
 	putTimeout = 30 * time.Second
 

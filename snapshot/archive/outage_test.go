@@ -9,6 +9,7 @@ import (
 
 	"github.com/holdfast-db/holdfast/internal/clock/clocktest"
 	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/mvcc"
 )
 
 // An hour of an archive that is down, by a clock of its own: entries are applied
@@ -161,5 +162,132 @@ func TestABaseWaitsAfterEachOfItsPieces(t *testing.T) {
 	for !based() {
 		now.Advance(time.Minute)
 		now.AwaitWaiters(1)
+	}
+}
+
+// A day of segments is a list that takes longer than the ownership lasts.
+func TestAListThatOutlastsTheOwnershipIsNoHindrance(t *testing.T) {
+	c, store, now := newCluster(t, 13), newMemStore(), clocktest.New()
+	cfg := c.config(store, &alarms{})
+	c.archived(store, cfg, 1, 20)
+	store.before = func(verb, name string) error {
+		if verb == "list" && name == testUUID.String()+"/" {
+			now.Advance(4 * leaseTTL)
+		}
+		return nil
+	}
+	cfg.Clock = now
+	w, _ := start(t, cfg)
+	for i := 0; w.Archived() < c.index; i++ {
+		if i > 300 {
+			t.Fatalf("archived through %d of %d", w.Archived(), c.index)
+		}
+		now.AwaitWaiters(1)
+		now.Advance(time.Second)
+	}
+}
+
+// Who waits for the archive waits for the list, too.
+func TestWhoTakesOverListsOnlyWhatIsNew(t *testing.T) {
+	c, store, now := newCluster(t, 17), newMemStore(), clocktest.New()
+	var lists atomic.Int64
+	store.before = func(verb, name string) error {
+		if verb == "list" && name == testUUID.String()+"/" {
+			lists.Add(1)
+		}
+		return nil
+	}
+	cfg := c.config(store, &alarms{})
+	cfg.Clock = now
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		for i := 0; !ok(); i++ {
+			if i > 1000 {
+				t.Fatal(what)
+			}
+			c.run(1)
+			now.Advance(time.Second)
+			now.AwaitWaiters(1)
+		}
+	}
+	first, stop := start(t, cfg)
+	until("the first member ships", func() bool { return first.Metrics().Segments.Load() > 0 })
+	cfg.Member = 0xb
+	second, _ := start(t, cfg)
+	end := c.index + 10
+	until("the second looks on", func() bool { return second.Archived() > end })
+	stop()
+	before := lists.Load()
+	end = c.index
+	until("the second ships", func() bool { return second.Metrics().Segments.Load() > 0 && second.Archived() > end })
+	if n := lists.Load() - before; n > 0 {
+		t.Errorf("listed all of the archive %d times, of which it has known the end", n)
+	}
+	if n := second.Metrics().Bases.Load(); n > 0 {
+		t.Errorf("made %d bases, though there is one of today", n)
+	}
+}
+
+// A store that is slow must not keep compactions from giving space back.
+func TestABaseThatACompactionCannotWaitForIsGivenUpForAWhile(t *testing.T) {
+	const quota = 4 << 20
+	sc := storeConfig(t.TempDir())
+	sc.SegmentBytes, sc.QuotaBytes = 64<<10, quota
+	s, err := mvcc.Create(sc, testIdentity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := ident.Index(1)
+	do := func(change func(tx *mvcc.Tx) error) {
+		t.Helper()
+		index++
+		e := s.Begin(index, 1, 0)
+		tx := e.Tx()
+		if err := change(tx); err != nil {
+			t.Fatal(err)
+		}
+		tx.Commit()
+		if err := e.Commit(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill := func(bytes int64) {
+		for s.Bytes() < bytes {
+			do(func(tx *mvcc.Tx) error {
+				_, err := tx.Put(mvcc.PutArgs{Key: []byte("key"), Value: make([]byte, 16<<10)})
+				return err
+			})
+		}
+	}
+	fill(quota * 3 / 4)
+	f, err := s.Freeze()
+	if err != nil {
+		t.Fatal(err)
+	}
+	do(func(tx *mvcc.Tx) error { return tx.Compact(s.Head()) })
+	fill(quota * 15 / 16)
+	now := clocktest.New()
+	seal, err := newSealer(Recipients{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, overdue := writeBase(t.Context(), newMemStore(), "", testPlace, f, seal, baseOptions{clock: now})
+	if !errors.Is(overdue, mvcc.ErrOverdue) {
+		t.Fatalf("base: %v", overdue)
+	}
+	if err := errors.Join(f.Close(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+
+	cfg := newCluster(t, 1).config(newMemStore(), &alarms{})
+	cfg.Clock = now
+	w, err := NewWriter(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.base.busy = make(chan error, 1)
+	w.base.busy <- overdue
+	if ended := w.baseEnded(); ended != nil || w.base.retry < now.Mono()+time.Minute {
+		t.Errorf("%v; the next one begins after %s", ended, w.base.retry-now.Mono())
 	}
 }

@@ -78,10 +78,10 @@ func (w *Writer) own(ctx context.Context, tasks *task.Group) error {
 	if err := w.resume(ctx, tasks); err != nil {
 		return err
 	}
-	seg, renewed := &segment{}, w.cfg.Clock.Mono()
+	seg := &segment{}
 	seg.begin(w.last)
 	for {
-		if err := w.renew(ctx, &renewed); err != nil {
+		if err := w.renew(ctx); err != nil {
 			return err
 		}
 		if err := w.upkeep(ctx, tasks, seg); err != nil {
@@ -93,18 +93,23 @@ func (w *Writer) own(ctx context.Context, tasks *task.Group) error {
 	}
 }
 
-// renew keeps the lease.
-func (w *Writer) renew(ctx context.Context, renewed *time.Duration) error {
-	if now := w.cfg.Clock.Mono(); now-*renewed >= renewEvery {
-		if ok, err := w.lease.try(ctx, false); !ok {
-			return errors.Join(errLostLease, err)
-		}
-		*renewed = now
+// renew keeps the lease. It may have run out, where something took long: then it
+// goes on if nobody else has taken it, or a store that is slow, or large, would
+// be shipped to by nobody.
+func (w *Writer) renew(ctx context.Context) error {
+	now := w.cfg.Clock.Mono()
+	if now-w.renewed < renewEvery && w.lease.valid() {
+		return nil
 	}
-	if !w.lease.valid() {
-		return errLostLease
+	ok, err := w.lease.try(ctx, false)
+	switch {
+	case ok:
+		w.renewed = now
+		return nil
+	case err != nil:
+		return fmt.Errorf("keep the ownership: %w", err)
 	}
-	return nil
+	return errLostLease
 }
 
 // step reads what there is, ships the segment if it is due, and waits for more.
@@ -192,7 +197,8 @@ func (w *Writer) ship(ctx context.Context, tasks *task.Group, seg *segment) erro
 // resume finds where the archive ends and goes on there, with a new base where
 // this member cannot.
 func (w *Writer) resume(ctx context.Context, tasks *task.Group) error {
-	found, err := w.look(ctx)
+	w.renewed = w.cfg.Clock.Mono()
+	found, err := w.lookAgain(ctx, func() error { return w.renew(ctx) })
 	if err != nil {
 		return err
 	}

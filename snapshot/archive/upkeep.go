@@ -7,6 +7,7 @@ import (
 
 	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/internal/task"
+	"github.com/holdfast-db/holdfast/mvcc"
 )
 
 // upkeep does what is due now and then: limits, bases, ceilings.
@@ -99,6 +100,9 @@ func (w *Writer) baseEnded() error {
 			return nil
 		}
 		w.base.retry = w.cfg.Clock.Mono() + retryMax
+		if errors.Is(err, mvcc.ErrOverdue) {
+			w.base.retry += mergePause // Or the next one would hold the same merge up again.
+		}
 		if errors.Is(err, ErrDisagree) {
 			return err
 		}

@@ -102,8 +102,9 @@ type Writer struct {
 	cfg     Config
 	archive *Archive
 	at      place
-	sealer  *sealer // Owned by run.
-	lease   *lease  // Owned by run.
+	sealer  *sealer       // Owned by run.
+	lease   *lease        // Owned by run.
+	renewed time.Duration // Owned by run: when the lease was last to be renewed.
 	metrics Metrics
 
 	// Owned by run, as is base.

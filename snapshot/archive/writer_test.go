@@ -355,7 +355,7 @@ func TestWhatWasShippedWithoutItsBaseIsForgottenWithTheOwnership(t *testing.T) {
 	}
 	w.base.need = true
 	w.reached(c.index + 100)
-	if found, err := w.look(t.Context()); err != nil || !found {
+	if found, err := w.look(t.Context(), nothing); err != nil || !found {
 		t.Fatal(found, err)
 	}
 	w.reached(w.last.Index)
