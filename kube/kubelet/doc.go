@@ -16,8 +16,8 @@
 // the control plane hears of it.
 //
 // Pods that were started, with their newest status, lie on disk (package checkpoint),
-// so that a kubelet that starts without a control plane goes on with them: back-off,
-// restart counts, and what is to be told later. What a runtime finds again it adopts.
+// so that a kubelet that starts without a control plane goes on with them: restart counts,
+// and what is to be told later; back-off begins anew. What a runtime finds again it adopts.
 // Of a pod whose checkpoints cannot be read only the uid is known: what runs of it goes
 // on as if it were a singleton, until the control plane says what it is.
 //

@@ -19,6 +19,7 @@ type history struct {
 	last     *corev1.ContainerStateTerminated
 	refusals int                          // In a row.
 	refused  corev1.ContainerStateWaiting // The last of them.
+	renewed  string                       // ID of the one that was told to end for another image.
 	starting bool
 }
 
@@ -45,6 +46,7 @@ type rejection struct{ reason, message string }
 // plan is what to do with a pod.
 type plan struct {
 	Start  []string
+	Renew  []string // They run from an image that the pod does not name any more.
 	Stop   bool
 	Grace  time.Duration
 	Remove bool // The object: nothing is left of the pod.
@@ -75,6 +77,7 @@ func makePlan(f *facts) *plan {
 		return p
 	case finished(pod):
 		p.Stop, p.Grace = f.State.Exists, graceOf(pod) // For sidecars: the others have ended.
+		p.tellEnds(f)
 		return p
 	case f.State.Evicted != "":
 		p.Status = evicted(f)
@@ -141,11 +144,7 @@ func (p *plan) warn(reason, message string) {
 
 // end is how a pod goes: stopped first, its object last.
 func (p *plan) end(f *facts) {
-	if f.State.Containers != nil {
-		if s := statusOf(f); !sameStatus(s, &f.Pod.Status) {
-			p.Status = s // How its containers ended, before nobody can ask any more.
-		}
-	}
+	p.tellEnds(f)
 	if !f.State.Exists {
 		p.Remove = true
 		return
@@ -154,6 +153,16 @@ func (p *plan) end(f *facts) {
 	if s := f.Pod.DeletionGracePeriodSeconds; s != nil {
 		left := f.Pod.DeletionTimestamp.Sub(f.Now)
 		p.Grace = max(0, min(left, api.Seconds(*s)))
+	}
+}
+
+// tellEnds says how the containers of a pod that ends did, before nobody can ask any more.
+func (p *plan) tellEnds(f *facts) {
+	if len(f.State.Containers) == 0 {
+		return
+	}
+	if s := statusOf(f); !sameStatus(s, &f.Pod.Status) {
+		p.Status = s
 	}
 }
 
@@ -244,7 +253,7 @@ func containersOf(pod *corev1.Pod) []container {
 // again reports whether a container that ended is started again.
 func again(pod *corev1.Pod, c *container, s *ContainerState) bool {
 	switch {
-	case pod.DeletionTimestamp != nil:
+	case pod.DeletionTimestamp != nil, finished(pod):
 		return false
 	case c.sidecar:
 		return true
@@ -276,11 +285,25 @@ func (p *plan) run(f *facts) {
 			if again(f.Pod, &c, &s) {
 				p.start(f, c.Name)
 			}
+		case Running:
+			p.renew(f, &c, &s)
 		}
 		if c.init && !past && !initDone(&c, &s) {
 			return
 		}
 	}
+}
+
+// renew ends a container whose pod names another image now, if it is started again however
+// it ends.
+func (p *plan) renew(f *facts, c *container, s *ContainerState) {
+	h := f.History[c.Name]
+	if s.Image == "" || s.Image == c.Image || h.renewed == s.ID || !again(f.Pod, c, &ContainerState{}) {
+		return
+	}
+	h.renewed = s.ID
+	p.Renew = append(p.Renew, c.Name)
+	p.Events = append(p.Events, note{corev1.EventTypeNormal, "Killing", "Container " + c.Name + " is started again, with image " + c.Image})
 }
 
 func mainStarted(f *facts) bool {

@@ -324,3 +324,118 @@ func TestASidecarThatHasNotStartedYetHoldsUpTheOthers(t *testing.T) {
 	s.is("side", ContainerState{ID: "1", Phase: Running, Started: noon})
 	s.plan("c")
 }
+
+// A server refuses a status of another phase than that in which a pod has ended, and with it
+// all that comes after: the object would stay for ever.
+func TestAPodStaysInThePhaseInWhichItEnded(t *testing.T) {
+	always, grace := corev1.ContainerRestartPolicyAlways, int64(30)
+	s := tell(t, corev1.RestartPolicyAlways, "init:side", "c")
+	s.f.Pod.Spec.InitContainers[0].RestartPolicy = &always
+	s.plan("side")
+	s.is("side", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
+	s.plan("c")
+	s.is("c", ContainerState{ID: "2", Phase: Running, Started: noon, Ready: true})
+	s.plan()
+	s.f.Pod.DeletionTimestamp, s.f.Pod.DeletionGracePeriodSeconds = &metav1.Time{Time: noon.Add(30 * time.Second)}, &grace
+	s.is("c", exited("2", 0, time.Second))
+	s.plan()
+	s.phase(corev1.PodRunning)
+	s.is("side", exited("1", 143, time.Second)) // It is told to end, and has no word for that.
+	if p := s.plan(); p.Status == nil || p.Status.InitContainerStatuses[0].State.Terminated == nil {
+		t.Errorf("plan %+v", p)
+	}
+	s.phase(corev1.PodSucceeded)
+	s.f.State = PodState{Containers: map[string]ContainerState{"c": exited("2", 1, time.Second)}} // Whatever is thought later.
+	s.plan()
+	s.phase(corev1.PodSucceeded)
+
+	s = tell(t, corev1.RestartPolicyAlways, "c")
+	s.plan("c")
+	s.is("c", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
+	s.plan()
+	s.f.State.Evicted = "too large"
+	s.plan()
+	s.is("c", exited("1", 0, time.Second))
+	s.plan()
+	s.phase(corev1.PodFailed)
+	s.f.Pod.DeletionTimestamp, s.f.Pod.DeletionGracePeriodSeconds = &metav1.Time{Time: noon}, new(int64)
+	s.plan()
+	s.phase(corev1.PodFailed)
+}
+
+// What is stopped because the rest of its pod has ended would be said to run for as long as
+// the object is there.
+func TestHowTheRestOfAPodThatHasEndedDidIsTold(t *testing.T) {
+	always := corev1.ContainerRestartPolicyAlways
+	s := tell(t, corev1.RestartPolicyNever, "init:side", "c")
+	s.f.Pod.Spec.InitContainers[0].RestartPolicy = &always
+	s.plan("side")
+	s.is("side", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
+	s.plan("c")
+	s.is("c", exited("2", 0, time.Second))
+	s.plan()
+	s.phase(corev1.PodSucceeded)
+	if p := s.plan(); !p.Stop {
+		t.Fatalf("the sidecar goes on: %+v", p)
+	}
+	s.is("side", exited("1", 143, time.Second))
+	s.f.State.Exists = false
+	s.plan()
+	s.phase(corev1.PodSucceeded)
+	if is := s.f.Pod.Status.InitContainerStatuses[0]; is.State.Terminated == nil || is.State.Terminated.ExitCode != 143 || is.Ready {
+		t.Errorf("the sidecar is told to be %+v", is)
+	}
+	for _, known := range []map[string]ContainerState{nil, {"c": exited("2", 0, time.Minute)}} { // To another kubelet.
+		s.f.State = PodState{Containers: known}
+		if p := s.plan(); p.Status != nil {
+			t.Errorf("the runtime knows of %v, and the status is %+v", known, p.Status)
+		}
+	}
+}
+
+func TestAContainerWhosePodNamesAnotherImageIsStartedAgain(t *testing.T) {
+	for policy, want := range map[corev1.RestartPolicy]string{corev1.RestartPolicyAlways: "[c]", corev1.RestartPolicyNever: "[]"} {
+		s := tell(t, policy, "c")
+		s.f.Pod.Spec.Containers[0].Image = "web:1"
+		s.plan("c")
+		s.is("c", ContainerState{ID: "1", Phase: Running, Started: noon, Image: "web:1", Ready: true})
+		if p := s.plan(); len(p.Renew) > 0 {
+			t.Errorf("%s: it has the image, and is told to end: %v", policy, p.Renew)
+		}
+		s.f.Pod.Spec.Containers[0].Image = "web:2"
+		if p := s.plan(); fmt.Sprint(p.Renew) != want {
+			t.Errorf("%s: told to end: %v, want %s", policy, p.Renew, want)
+		}
+		if p := s.plan(); len(p.Renew) > 0 {
+			t.Errorf("%s: told to end again: %v", policy, p.Renew)
+		}
+		if got := s.f.Pod.Status.ContainerStatuses[0].Image; got != "web:1" {
+			t.Errorf("%s: it runs from %s", policy, got)
+		}
+		if policy == corev1.RestartPolicyNever {
+			continue
+		}
+		s.is("c", exited("1", 0, time.Second))
+		s.plan("c")
+		s.is("c", ContainerState{ID: "2", Phase: Running, Started: noon, Image: "web:2"})
+		if p := s.plan(); len(p.Renew) > 0 || s.f.Pod.Status.ContainerStatuses[0].Image != "web:2" {
+			t.Errorf("then %+v", p)
+		}
+	}
+}
+
+func TestWhatRunsOfAPodThatHasFailedIsNotReady(t *testing.T) {
+	s := tell(t, corev1.RestartPolicyAlways, "c")
+	s.plan("c")
+	s.is("c", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
+	s.plan()
+	s.f.State.Evicted = "too large"
+	s.plan()
+	s.phase(corev1.PodFailed)
+	s.plan()
+	for _, c := range s.f.Pod.Status.Conditions {
+		if c.Type == corev1.PodReady && c.Status != corev1.ConditionFalse {
+			t.Errorf("condition %+v", c)
+		}
+	}
+}

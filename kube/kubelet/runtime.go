@@ -29,6 +29,13 @@ type Runtime interface {
 	Forget(uid types.UID)
 }
 
+// Renewer is a runtime whose containers have images.
+type Renewer interface {
+	// Renew begins to end a container that runs from another image than its pod names
+	// now. It is started again once it has ended.
+	Renew(pod *corev1.Pod, container string)
+}
+
 // NodeFollower is a runtime that was made with a node as it was last, or with one that
 // was never registered, and is told how it is now.
 type NodeFollower interface {
@@ -88,6 +95,7 @@ const (
 // ContainerState is one container. Each start makes another ID.
 type ContainerState struct {
 	ID, ImageID       string
+	Image             string // As its pod named it at the start. Empty: not known.
 	Phase             Phase
 	Reason, Message   string
 	Started, Finished time.Time

@@ -75,6 +75,9 @@ func statusOf(f *facts) *corev1.PodStatus {
 	for _, c := range containersOf(f.Pod) {
 		is := f.State.Containers[c.Name]
 		one := containerStatus(&c, &is, f, past)
+		if told := toldForGood(f, &c); told != nil {
+			one = *told
+		}
 		if c.init {
 			s.InitContainerStatuses = append(s.InitContainerStatuses, one)
 			initialized = initialized && (past || initDone(&c, &is))
@@ -93,14 +96,38 @@ func statusOf(f *facts) *corev1.PodStatus {
 	}
 	switch s.Phase {
 	case corev1.PodSucceeded:
-		reason = "PodCompleted"
+		ready, reason = false, "PodCompleted"
 	case corev1.PodFailed:
-		reason = "PodFailed"
+		ready, reason = false, "PodFailed"
 	}
 	setCondition(s, corev1.PodInitialized, initialized, "", f)
 	setCondition(s, corev1.ContainersReady, ready, reason, f)
 	setCondition(s, corev1.PodReady, ready, reason, f)
 	return s
+}
+
+// toldOf is what the status of a pod says of a container. Nil: nothing.
+func toldOf(pod *corev1.Pod, c *container) *corev1.ContainerStatus {
+	list := pod.Status.ContainerStatuses
+	if c.init {
+		list = pod.Status.InitContainerStatuses
+	}
+	for i := range list {
+		if list[i].Name == c.Name {
+			return &list[i]
+		}
+	}
+	return nil
+}
+
+// toldForGood is what the status of a pod that has ended says of a container already, or
+// the runtime does not know any more. Nil: nothing.
+func toldForGood(f *facts, c *container) *corev1.ContainerStatus {
+	told := toldOf(f.Pod, c)
+	if !finished(f.Pod) || told == nil || told.State.Terminated == nil && f.State.Containers[c.Name].Phase != Absent {
+		return nil
+	}
+	return told
 }
 
 func hostIPs(ip string) []corev1.HostIP {
@@ -112,16 +139,10 @@ func hostIPs(ip string) []corev1.HostIP {
 
 // phaseOf is the pod as a whole.
 func phaseOf(f *facts) corev1.PodPhase {
-	started, going, failed := false, false, false
-	for _, c := range containersOf(f.Pod) {
-		s := f.State.Containers[c.Name]
-		ends := s.Phase == Exited && !again(f.Pod, &c, &s)
-		failed = failed || ends && s.ExitCode != 0
-		if !c.init {
-			started = started || hasRun(f, c.Name)
-			going = going || !ends
-		}
+	if finished(f.Pod) {
+		return f.Pod.Status.Phase // For good: another is refused, and with it the status.
 	}
+	started, going, failed := progress(f)
 	switch {
 	case failed && (!going || !started):
 		return corev1.PodFailed
@@ -133,6 +154,21 @@ func phaseOf(f *facts) corev1.PodPhase {
 	return corev1.PodPending
 }
 
+// progress is whether any container has run that is not an init container, whether any goes
+// on, and whether any has failed.
+func progress(f *facts) (started, going, failed bool) {
+	for _, c := range containersOf(f.Pod) {
+		s := f.State.Containers[c.Name]
+		ends := s.Phase == Exited && !again(f.Pod, &c, &s)
+		failed = failed || ends && s.ExitCode != 0 && !c.sidecar // Those are ended, whatever they say to it.
+		started = started || !c.init && hasRun(f, c.Name)
+		if !c.init || c.sidecar && f.Pod.DeletionTimestamp != nil { // A pod that has ended gives its room away.
+			going = going || !ends
+		}
+	}
+	return started, going, failed
+}
+
 func hasRun(f *facts, name string) bool {
 	p := f.State.Containers[name].Phase
 	return p == Running || p == Exited || f.History[name].last != nil
@@ -142,7 +178,7 @@ func containerStatus(c *container, s *ContainerState, f *facts, past bool) corev
 	h := f.History[c.Name]
 	started := s.Phase == Running && !s.Starting
 	one := corev1.ContainerStatus{
-		Name: c.Name, Image: c.Image, ImageID: cmp.Or(s.ImageID, c.Image), ContainerID: s.ID, Ready: s.Ready, Started: &started, RestartCount: h.restarts,
+		Name: c.Name, Image: cmp.Or(s.Image, c.Image), ImageID: cmp.Or(s.ImageID, c.Image), ContainerID: s.ID, Ready: s.Ready, Started: &started, RestartCount: h.restarts,
 	}
 	waiting := func(reason, message string) {
 		one.State.Waiting = &corev1.ContainerStateWaiting{Reason: reason, Message: api.Clip(message, statusBytesMax)}

@@ -34,7 +34,7 @@ type worker struct {
 	timer  clock.Timer
 
 	history map[string]*history
-	stopped time.Duration // The grace of the last Stop; -1: there was none.
+	stopped time.Duration // When it must have ended, by the last Stop (monotonic); -1: there was none.
 	lost    time.Duration // When its node was said to be lost; 0: it is not.
 	retry   time.Duration // Before the next attempt of a call that failed.
 	static  *static       // Nil: it is the control plane's.
@@ -46,21 +46,15 @@ func newWorker(pod *corev1.Pod) *worker {
 	for _, c := range containersOf(pod) {
 		h := &history{}
 		w.history[c.Name] = h
-		list := pod.Status.ContainerStatuses
-		if c.init {
-			list = pod.Status.InitContainerStatuses
+		s := toldOf(pod, &c)
+		if s == nil {
+			continue
 		}
-		for i := range list {
-			s := &list[i]
-			if s.Name != c.Name {
-				continue
-			}
-			h.restarts, h.last = s.RestartCount, s.LastTerminationState.Terminated
-			if t := s.State.Terminated; t != nil {
-				h.last, h.counted = t, t.ContainerID
-			} else if h.last != nil {
-				h.counted = h.last.ContainerID
-			}
+		h.restarts, h.last = s.RestartCount, s.LastTerminationState.Terminated
+		if t := s.State.Terminated; t != nil {
+			h.last, h.counted = t, t.ContainerID
+		} else if h.last != nil {
+			h.counted = h.last.ContainerID
 		}
 	}
 	return w
@@ -111,7 +105,7 @@ type turn struct {
 func (p *pods) turn(ctx context.Context, w *worker, t *turn) bool {
 	k, pod := p.kubelet, t.pod
 	state := k.runtime.Status(pod)
-	if !state.Exists && pod.DeletionTimestamp == nil {
+	if !state.Exists && goesOn(pod) {
 		state.Containers = nil // What was stopped and is started again begins anew.
 	}
 	if t.gone {
@@ -135,6 +129,7 @@ func (p *pods) turn(ctx context.Context, w *worker, t *turn) bool {
 	for _, n := range made.Events {
 		k.note(pod, n)
 	}
+	p.renew(pod, made.Renew)
 	if p.lost(w, pod) && made.Status != nil && !made.Remove {
 		made.Status, made.Wake = nil, retryDelayMin
 	}
@@ -154,6 +149,16 @@ func (p *pods) turn(ctx context.Context, w *worker, t *turn) bool {
 		p.mu.Unlock()
 	}
 	return false
+}
+
+func goesOn(pod *corev1.Pod) bool { return pod.DeletionTimestamp == nil && !finished(pod) }
+
+func (p *pods) renew(pod *corev1.Pod, names []string) {
+	if r, ok := p.kubelet.runtime.(Renewer); ok {
+		for _, name := range names {
+			r.Renew(pod, name)
+		}
+	}
 }
 
 // carryOut starts what is to be started, and tells how the pod is.
@@ -266,15 +271,17 @@ func (p *pods) leave(w *worker, t *turn, state PodState) bool {
 	return true
 }
 
-// halt stops a pod, once for each grace.
+// halt stops a pod, and again only if it has to end sooner: containers are sent their
+// signal each time, and many take the second for an order to drop everything.
 func (p *pods) halt(w *worker, pod *corev1.Pod, grace time.Duration) {
-	if w.stopped >= 0 && grace+time.Second >= w.stopped {
+	by := p.kubelet.clock.Mono() + grace
+	if w.stopped >= 0 && by+time.Second >= w.stopped {
 		return
 	}
 	if w.stopped < 0 {
 		p.kubelet.note(pod, note{corev1.EventTypeNormal, "Killing", "Stopping the containers of the pod"})
 	}
-	w.stopped = grace
+	w.stopped = by
 	p.kubelet.runtime.Stop(pod, grace)
 }
 

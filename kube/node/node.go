@@ -234,7 +234,7 @@ func (n *node) runtime(ctx context.Context, k *kubelet.Kubelet, is *corev1.Node,
 	}
 	cfg := pods.Config{
 		Images: kept, Volumes: volumes, Objects: from, Dir: dir, Node: is, Loopback: n.cfg.Alone, Wires: w,
-		Changed: changed, Event: k.Event, Clock: n.clock, Logger: n.log.Named("pods"),
+		Changed: changed, Event: k.Event, Spread: n.cfg.Spread, Clock: n.clock, Logger: n.log.Named("pods"),
 	}
 	cfg.NewEngine = func(ctx context.Context, changed runtime.Changed) (runtime.Engine, error) {
 		e, err := n.engine(ctx, w.Network(), changed)

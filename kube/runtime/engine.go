@@ -23,8 +23,10 @@ type Engine interface {
 	// Open makes what the containers of a pod share: namespaces, network, cgroup.
 	Open(ctx context.Context, spec *PodSpec) (*Pod, error)
 	// Start starts a container and returns its ID, when its process has begun. The pod
-	// is open. Each attempt has another ID; the ended ones before the last are removed,
-	// with their logs. Of a start that failed nothing is left but earlier attempts.
+	// is open; where what its containers share has ended meanwhile the error wraps
+	// ErrNotFound, and Open makes it anew. Each attempt has another ID; the ended ones
+	// before the last are removed, with their logs. Of a start that failed nothing is left
+	// but earlier attempts.
 	Start(ctx context.Context, spec *ContainerSpec) (string, error)
 	// Stop ends a container: the signal of its image, then KILL after grace. It returns
 	// when the process has ended.
@@ -207,6 +209,10 @@ type ExecSpec struct {
 	Command []string
 	TTY     bool
 	Streams Streams
+
+	// Whole: nobody reads along. There is no input and no terminal, and what the command
+	// writes may come at its end.
+	Whole bool
 }
 
 // Streams are what a process reads and writes; those that are nil are empty. With a

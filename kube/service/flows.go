@@ -41,7 +41,8 @@ func addrPort(ip net.IP, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(a.Unmap(), port)
 }
 
-// toCut are the ports of UDP among changes that lose an endpoint, or get their first.
+// toCut are the ports of UDP among changes that lose an endpoint, get their first, or are
+// found at another place.
 func (t *Table) toCut(changes Plan) Plan {
 	cut := Plan{}
 	for name, p := range changes { //tidy:ordered each by itself
@@ -51,14 +52,25 @@ func (t *Table) toCut(changes Plan) Plan {
 		case had == nil && p != nil:
 			cut[name] = p
 		case had != nil && p == nil:
-			gone := *had.port // The fronts tell which flows are meant.
-			gone.Endpoints, gone.Draining = nil, nil
-			cut[name] = &gone
-		case had != nil && loses(had.port, p):
-			cut[name] = p
+			cut[name] = abandoned(had.port, had.port.Fronts)
+		case had != nil:
+			if loses(had.port, p) || len(without(p.Fronts, had.port.Fronts)) > 0 {
+				cut[name] = p
+			}
+			if left := without(had.port.Fronts, p.Fronts); len(left) > 0 {
+				cut[name+" before"] = abandoned(had.port, left)
+			}
 		}
 	}
 	return cut
+}
+
+// abandoned is a port of which nothing but some fronts is left: they tell which flows are
+// meant.
+func abandoned(p *Port, fronts []Front) *Port {
+	gone := *p
+	gone.Fronts, gone.Endpoints, gone.Draining = fronts, nil, nil
+	return &gone
 }
 
 func loses(had, now *Port) bool {
@@ -77,7 +89,9 @@ func (t *Table) cutFlows(p Plan) {
 			continue
 		}
 		for _, f := range port.Fronts {
-			s.fronts[f] = backendsOf(port)
+			if to := backendsOf(port); len(to) > 0 || s.fronts[f] == nil { // What one leaves another may have now.
+				s.fronts[f] = to
+			}
 		}
 	}
 	if len(s.fronts) == 0 {

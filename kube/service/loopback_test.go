@@ -71,7 +71,7 @@ func TestAPortOfANodeIsReachedOnItsLoopbackToo(t *testing.T) {
 	asks("a", gateway+":30081")
 	refused(t, space, "127.0.0.1:30080")
 	taken.Close()
-	if err := plane.Update(service.Plan{"Pod/uid/tcp/8080": nil}); err != nil {
+	if err := plane.Update(service.Plan{"Pod/uid/tcp/8080/127.0.0.1": nil}); err != nil {
 		t.Fatal(err)
 	}
 	asks("a", "127.0.0.1:30081")

@@ -225,6 +225,9 @@ func MakeHostPorts(uid string, ports []HostPort) Plan {
 			Name: fmt.Sprintf("Pod/%s/%v/%d", uid, h.Protocol, h.Port), Protocol: h.Protocol,
 			Fronts: []Front{{h.Address, h.Port}}, Endpoints: []netip.AddrPort{h.To},
 		}
+		if h.Address.IsValid() { // Another one may have the same port.
+			p.Name += "/" + h.Address.String()
+		}
 		plan[p.Name] = p
 	}
 	return plan

@@ -443,6 +443,25 @@ func TestAFlowOfDatagramsDoesNotGoOnToAnEndpointThatIsGone(t *testing.T) {
 	n.update(planOf(web(service.UDP, []service.Front{{Port: 30053}}, a)))
 	answers(flow, "a")
 	answers(outer, "a")
+	// Who sends to a port of the node before it is one arrives once it is, and at one that it
+	// was nobody any more.
+	var early net.Conn
+	client.Do(func() (err error) {
+		early, err = net.Dial("udp4", n.address.String()+":30054")
+		return err
+	})
+	defer early.Close()
+	early.Write([]byte("?"))
+	n.update(planOf(web(service.UDP, []service.Front{{Port: 30054}}, a)))
+	answers(early, "a")
+	networktest.Eventually(t, func() error {
+		outer.SetDeadline(time.Now().Add(200 * time.Millisecond))
+		outer.Write([]byte("?")) // Or hears of the one before.
+		if _, err := outer.Read(make([]byte, 64)); !errors.Is(err, syscall.ECONNREFUSED) {
+			return fmt.Errorf("the port that it was: %v", err)
+		}
+		return nil
+	})
 }
 
 func TestTwoNodesOnOneMachineHaveTheirOwnTables(t *testing.T) {

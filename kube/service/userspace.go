@@ -71,6 +71,8 @@ type served struct {
 		slots  []netip.AddrPort
 		sticky map[netip.Addr]stuck
 		flows  map[origin]*flow
+
+		firstEnd time.Duration // When all were looked at last, nobody's time was over before.
 	}
 }
 
@@ -275,14 +277,17 @@ func (s *served) endpoint(client netip.Addr, tried []netip.AddrPort) (netip.Addr
 }
 
 func (s *served) stickLocked(client netip.Addr, to stuck, now time.Duration) {
-	if len(s.mu.sticky)%affinityScan == affinityScan-1 {
+	if n := len(s.mu.sticky); n%affinityScan == affinityScan-1 || n >= stickyMax && s.mu.firstEnd <= now {
+		s.mu.firstEnd = to.until
 		for c, at := range s.mu.sticky { //tidy:ordered each by itself
 			if at.until <= now {
 				delete(s.mu.sticky, c)
+				continue
 			}
+			s.mu.firstEnd = min(s.mu.firstEnd, at.until)
 		}
 	}
-	if len(s.mu.sticky) < stickyMax {
+	if _, has := s.mu.sticky[client]; has || len(s.mu.sticky) < stickyMax {
 		s.mu.sticky[client] = to
 	}
 }

@@ -57,7 +57,7 @@ func cases() []test {
 		podCases(), containerCases(), commandCases(), logCases(), endCases(), stopCases(),
 		restartCases(), adoptionCases(), nextAttemptCases(), sharedCases(), mountCases(), networkCases(), nameCases(),
 		securityCases(), privilegeCases(), rootCases(), kernelCases(), limitCases(),
-		execCases(), execFailureCases(), attachCases(), terminalCases(), invalidCases())
+		execCases(), execFailureCases(), execWholeCases(), attachCases(), terminalCases(), invalidCases())
 }
 
 // Run runs all cases.

@@ -125,6 +125,37 @@ func execFailureCases() []test {
 	}
 }
 
+func execWholeCases() []test {
+	return []test{
+		{name: "a command that nobody reads along with tells all at its end, and ends with its context", run: func(s *scene) {
+			pod := s.pod()
+			id := s.ready(s.spec(pod, "wait"))
+			var out, errs buffer
+			whole := func(ctx context.Context, args ...string) (int32, error) {
+				return s.engine.Exec(ctx, id, &runtime.ExecSpec{
+					Command: append([]string{s.setup.Files.Program}, args...), Streams: runtime.Streams{Stdout: &out, Stderr: &errs}, Whole: true})
+			}
+			code, err := whole(s.ctx, "both", "one", "two", "7")
+			s.ok(err)
+			s.equal("exit code and streams", fmt.Sprint(code, out.String(), errs.String()), "7one\ntwo\n")
+			ctx, cancel := context.WithCancel(s.ctx)
+			defer cancel()
+			done := make(chan error, 1)
+			go func() {
+				_, err := whole(ctx, "deaf")
+				done <- err
+			}()
+			s.until("the command", func() bool { return len(s.running(pod, "deaf")) == 1 })
+			cancel()
+			if err := <-done; err == nil {
+				s.Error("it ended well")
+			}
+			s.until("its end", func() bool { return len(s.running(pod, "deaf")) == 0 })
+			s.equal("the container", s.container(pod, id).Phase, runtime.Running)
+		}},
+	}
+}
+
 func attachCases() []test {
 	return []test{
 		{name: "who joins a container gets what it writes from then on, until it ends", run: func(s *scene) {

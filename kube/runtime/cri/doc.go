@@ -13,10 +13,6 @@
 // may go is said by whoever uses the engine, and what others use of the runtime is told
 // with them.
 //
-// Images are the runtime's. Those of the kubelet's own store it pulls over loopback; which
-// may go is said by whoever uses the engine, and what others use of the runtime is told
-// with them.
-//
 // Changes are heard from the runtime's events where it has them (containerd 1.7, CRI-O
 // 1.26), and else seen by looking each second.
 //

@@ -9,14 +9,16 @@ import (
 	"strconv"
 
 	"github.com/moby/spdystream"
+	"google.golang.org/grpc/status"
 	api "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/kube/runtime"
 )
 
-// Exec implements runtime.Engine. A command goes on when ctx ends, until it notices that
-// nobody reads what it writes: CRI cannot kill it.
+// Exec implements runtime.Engine. A command that somebody reads along with goes on when ctx
+// ends, until it notices that nobody does: CRI cannot kill it. Others are the runtime's to
+// wait for, and to kill: a probe that hangs would leave one after the other behind.
 func (e *Engine) Exec(ctx context.Context, id string, spec *runtime.ExecSpec) (int32, error) {
 	if len(spec.Command) == 0 {
 		return 0, fmt.Errorf("%w: empty", runtime.ErrNoCommand)
@@ -24,6 +26,9 @@ func (e *Engine) Exec(ctx context.Context, id string, spec *runtime.ExecSpec) (i
 	c, _, err := e.running(ctx, id)
 	if err != nil {
 		return 0, err
+	}
+	if spec.Whole {
+		return e.execWhole(ctx, c.Id, spec)
 	}
 	answer, err := e.runtime.Exec(ctx, &api.ExecRequest{
 		ContainerId: c.Id, Cmd: spec.Command, Tty: spec.TTY, Stdin: spec.Streams.Stdin != nil, Stdout: true, Stderr: !spec.TTY,
@@ -36,6 +41,29 @@ func (e *Engine) Exec(ctx context.Context, id string, spec *runtime.ExecSpec) (i
 		return 0, fmt.Errorf("run a command in %s: %w", id, err)
 	}
 	return code, nil
+}
+
+func (e *Engine) execWhole(ctx context.Context, id string, spec *runtime.ExecSpec) (int32, error) {
+	answer, err := e.runtime.ExecSync(ctx, &api.ExecSyncRequest{ContainerId: id, Cmd: spec.Command})
+	if err != nil {
+		text := status.Convert(err).Message()
+		if ctx.Err() == nil && hasAny(text, unrunnable) {
+			return 0, fmt.Errorf("run a command in %s: %w: %s", id, runtime.ErrNoCommand, text)
+		}
+		return 0, errors.Join(ctx.Err(), fmt.Errorf("run a command in %s: %w", id, refine(err)))
+	}
+	for _, out := range []struct {
+		to   io.Writer
+		text []byte
+	}{{spec.Streams.Stdout, answer.Stdout}, {spec.Streams.Stderr, answer.Stderr}} {
+		if out.to == nil {
+			continue
+		}
+		if _, err := out.to.Write(out.text); err != nil {
+			return 0, fmt.Errorf("whoever reads the output: %w", err)
+		}
+	}
+	return answer.ExitCode, nil
 }
 
 // Attach implements runtime.Engine.
@@ -164,26 +192,26 @@ func resize(ctx context.Context, to *spdystream.Stream, sizes <-chan runtime.Siz
 
 // verdict reads what the streaming server says in the end.
 func verdict(text []byte) (int32, error) {
-	var status struct {
+	var said struct {
 		Status, Reason, Message string
 		Details                 struct {
 			Causes []struct{ Reason, Message string }
 		}
 	}
-	if err := json.Unmarshal(text, &status); err != nil {
+	if err := json.Unmarshal(text, &said); err != nil {
 		return 0, fmt.Errorf("the runtime says %q: %w", text, err)
 	}
-	if status.Status == "Success" {
+	if said.Status == "Success" {
 		return 0, nil
 	}
-	for _, c := range status.Details.Causes {
-		if status.Reason == "NonZeroExitCode" && c.Reason == "ExitCode" {
+	for _, c := range said.Details.Causes {
+		if said.Reason == "NonZeroExitCode" && c.Reason == "ExitCode" {
 			code, err := strconv.ParseInt(c.Message, 10, 32)
 			return int32(code), err
 		}
 	}
-	if hasAny(status.Message, unrunnable) {
-		return 0, fmt.Errorf("%w: %s", runtime.ErrNoCommand, status.Message)
+	if hasAny(said.Message, unrunnable) {
+		return 0, fmt.Errorf("%w: %s", runtime.ErrNoCommand, said.Message)
 	}
-	return 0, errors.New(status.Message)
+	return 0, errors.New(said.Message)
 }

@@ -29,6 +29,7 @@ type fake struct {
 	info   map[string]string                // Of its status.
 	driver *api.CgroupDriver                // Nil: it has no word for it.
 	events chan *api.ContainerEventResponse // Nil: it has none.
+	exec   func(context.Context, *api.ExecSyncRequest) (*api.ExecSyncResponse, error)
 
 	mu struct {
 		sync.Mutex
@@ -122,6 +123,14 @@ func (f *fake) ListContainers(_ context.Context, r *api.ListContainersRequest) (
 		}
 	}
 	return answer, nil
+}
+
+func (f *fake) ContainerStatus(_ context.Context, r *api.ContainerStatusRequest) (*api.ContainerStatusResponse, error) {
+	return &api.ContainerStatusResponse{Status: &api.ContainerStatus{Id: r.ContainerId, State: api.ContainerState_CONTAINER_RUNNING}}, nil
+}
+
+func (f *fake) ExecSync(ctx context.Context, r *api.ExecSyncRequest) (*api.ExecSyncResponse, error) {
+	return f.exec(ctx, r)
 }
 
 func (f *fake) ListImages(context.Context, *api.ListImagesRequest) (*api.ListImagesResponse, error) {

@@ -17,6 +17,10 @@ const (
 	// callMax bounds a call that only asks.
 	callMax = 30 * time.Second
 
+	// dialMax is how long a program at the address of its pod may take to accept a
+	// connection.
+	dialMax = 10 * time.Second
+
 	// hookGraceMin is what a container has between the end of its preStop hook and KILL,
 	// however long that took.
 	hookGraceMin = 2 * time.Second

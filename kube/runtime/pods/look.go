@@ -147,6 +147,7 @@ func (r *Runtime) noteLocked(p *pod, is *runtime.Container, words map[string]str
 		return nil, false // An older one, or one of which the start is not done.
 	}
 	state := r.stateOf(is)
+	state.Image = c.state.Image
 	if state.ImageID == "" {
 		state.ImageID = c.state.ImageID
 	}
@@ -167,7 +168,7 @@ func (r *Runtime) noteLocked(p *pod, is *runtime.Container, words map[string]str
 
 func vanished(was kubelet.ContainerState, now time.Time) kubelet.ContainerState {
 	return kubelet.ContainerState{
-		ID: was.ID, ImageID: was.ImageID, Phase: kubelet.Exited, Reason: reasonUnknown, Started: was.Started, Finished: now, ExitCode: 137,
+		ID: was.ID, ImageID: was.ImageID, Image: was.Image, Phase: kubelet.Exited, Reason: reasonUnknown, Started: was.Started, Finished: now, ExitCode: 137,
 		Message: "The container is gone from the engine: whoever watched over it has ended.",
 	}
 }
@@ -178,7 +179,7 @@ func (r *Runtime) found(listed []runtime.Pod) {
 	defer r.mu.Unlock()
 	for i := range listed {
 		l := &listed[i]
-		p := &pod{uid: types.UID(l.UID), exists: true, open: true, ip: r.podIP(l, false), containers: map[string]*container{}}
+		p := &pod{uid: types.UID(l.UID), exists: true, open: true, ip: l.IP, containers: map[string]*container{}}
 		r.mu.pods[p.uid] = p
 		for name, c := range latest(l.Containers) {
 			state := r.stateOf(c)
@@ -201,7 +202,7 @@ func (r *Runtime) lastWords(listed []runtime.Pod) map[string]string {
 				continue
 			}
 			text := r.cfg.Volumes.ReadMessage(listed[i].UID, c.Name, c.Attempt)
-			if text == "" && c.ExitCode != 0 && r.saysInLog(uid, c.Name) {
+			if text == "" && c.ExitCode != 0 && saysInLog(r.object(uid), c.Name) {
 				text = tailOf(c.Log)
 			}
 			words[c.ID] = text
@@ -222,14 +223,21 @@ func (r *Runtime) runs(uid types.UID, is *runtime.Container) bool {
 	return c != nil && c.id == is.ID && c.state.Phase == kubelet.Running
 }
 
-func (r *Runtime) saysInLog(uid types.UID, name string) bool {
+// object is a pod as it was asked for last. Nil: it was not.
+func (r *Runtime) object(uid types.UID) *corev1.Pod {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := r.mu.pods[uid]
-	if p == nil || p.object == nil {
+	if p := r.mu.pods[uid]; p != nil {
+		return p.object
+	}
+	return nil
+}
+
+func saysInLog(o *corev1.Pod, name string) bool {
+	if o == nil {
 		return false
 	}
-	spec := specOf(p.object, name)
+	spec := specOf(o, name)
 	return spec != nil && spec.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError
 }
 

@@ -122,11 +122,14 @@ func (r *Runtime) work(ctx context.Context, p *pod) {
 			r.mu.Unlock()
 			cancel()
 		case p.forget && !p.exists:
-			delete(r.mu.pods, p.uid)
 			r.mu.Unlock()
 			if err := r.cfg.Volumes.Purge(ctx, string(p.uid)); err != nil {
 				r.log.Warn("the folder of a pod stays until the next start", "pod", p.uid, "error", err)
 			}
+			r.mu.Lock()
+			delete(r.mu.pods, p.uid)
+			r.mu.Unlock()
+			r.cfg.Changed(p.uid) // A static pod comes again with its UID: it may have been asked for meanwhile.
 			return
 		default:
 			p.busy = false
@@ -148,8 +151,8 @@ func (r *Runtime) Adopt(pods []*corev1.Pod) {
 			p = newPod(o)
 		}
 		p.object = o
-		if o.Spec.HostNetwork && p.ip != "" {
-			p.ip = r.nodeIP()
+		if p.open {
+			r.placeLocked(p)
 		}
 		r.adoptLocked(p)
 	}
@@ -171,6 +174,15 @@ func (r *Runtime) Adopt(pods []*corev1.Pod) {
 	}
 }
 
+// placeLocked says where a pod is that the engine had before. One without the address that it
+// should have was not opened to the end, or has ended with its machine.
+func (r *Runtime) placeLocked(p *pod) {
+	hostNetwork := p.object.Spec.HostNetwork
+	if p.open = p.ip != "" || hostNetwork || !r.info.PodNetwork; p.open {
+		p.ip = r.podIP(&runtime.Pod{UID: string(p.uid), IP: p.ip}, hostNetwork)
+	}
+}
+
 // adoptLocked goes on with what there is of a pod.
 func (r *Runtime) adoptLocked(p *pod) {
 	for _, list := range [][]corev1.ContainerStatus{p.object.Status.InitContainerStatuses, p.object.Status.ContainerStatuses} {
@@ -179,8 +191,11 @@ func (r *Runtime) adoptLocked(p *pod) {
 		}
 	}
 	for name, c := range p.containers {
-		if c.runs() && c.watch == nil {
-			c.watch = r.watchLocked(p, name, c, nil)
+		switch {
+		case c.runs() && c.watch == nil:
+			c.watch = r.watchLocked(p, name, c, &corev1.ContainerStatus{})
+		case c.state.Phase == kubelet.Exited && c.state.ExitCode != 0 && c.state.Message == "" && c.log != "" && saysInLog(p.object, name):
+			c.state.Message = tailOf(c.log) // It ended while no kubelet was there, or before one that said so.
 		}
 	}
 	if p.open {
@@ -196,7 +211,11 @@ func (r *Runtime) adoptLocked(p *pod) {
 func (r *Runtime) adoptContainerLocked(p *pod, s *corev1.ContainerStatus) {
 	c := p.containers[s.Name]
 	if c != nil {
-		if c.runs() && kubelet.SameContainer(s.ContainerID, c.state.ID) {
+		if !kubelet.SameContainer(s.ContainerID, c.state.ID) {
+			return
+		}
+		c.state.Image = s.Image
+		if c.runs() {
 			c.watch = r.watchLocked(p, s.Name, c, s)
 		}
 		return
@@ -212,7 +231,7 @@ func (r *Runtime) adoptContainerLocked(p *pod, s *corev1.ContainerStatus) {
 func lost(s *corev1.ContainerStatus, now time.Time) (kubelet.ContainerState, bool) {
 	if t := s.State.Terminated; t != nil {
 		return kubelet.ContainerState{
-			ID: t.ContainerID, ImageID: s.ImageID, Phase: kubelet.Exited, Reason: t.Reason, Message: t.Message,
+			ID: t.ContainerID, ImageID: s.ImageID, Image: s.Image, Phase: kubelet.Exited, Reason: t.Reason, Message: t.Message,
 			Started: t.StartedAt.Time, Finished: t.FinishedAt.Time, ExitCode: t.ExitCode,
 		}, true
 	}
@@ -220,7 +239,7 @@ func lost(s *corev1.ContainerStatus, now time.Time) (kubelet.ContainerState, boo
 		return kubelet.ContainerState{}, false
 	}
 	return kubelet.ContainerState{
-		ID: s.ContainerID, ImageID: s.ImageID, Phase: kubelet.Exited, Reason: reasonUnknown, Started: s.State.Running.StartedAt.Time, Finished: now, ExitCode: 137,
+		ID: s.ContainerID, ImageID: s.ImageID, Image: s.Image, Phase: kubelet.Exited, Reason: reasonUnknown, Started: s.State.Running.StartedAt.Time, Finished: now, ExitCode: 137,
 		Message: "The container could not be located: the machine may have been started anew.",
 	}, true
 }

@@ -2,6 +2,7 @@ package pods_test
 
 import (
 	"context"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/holdfast-db/holdfast/kube/kubelet"
 	"github.com/holdfast-db/holdfast/kube/runtime"
@@ -174,5 +176,51 @@ func TestPrivateRegistriesGetTheLoginsThatAPodNames(t *testing.T) {
 	}
 	if !s.told("imagePullSecret missing") {
 		t.Errorf("events %q", s.events)
+	}
+}
+
+func TestAPortAtTheAddressOfAPodAloneIsReached(t *testing.T) {
+	s := begin(t)
+	node := &corev1.Node{}
+	node.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "127.0.0.1"}}
+	s.runtime.NodeChanged(node)
+	o := podOf("c")
+	o.Spec.HostNetwork = true
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := l.Addr().(*net.TCPAddr).Port
+	o.Spec.Containers[0].ReadinessProbe = &corev1.Probe{
+		ProbeHandler:  corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(int32(port))}},
+		PeriodSeconds: 1, TimeoutSeconds: 1, FailureThreshold: 1, SuccessThreshold: 1,
+	}
+	s.runs(o, "c") // Nobody listens on its localhost: the engine refuses all.
+	s.passes("it is ready", func() bool { return s.state(o, "c").Ready })
+	l.Close()
+	s.passes("it is not", func() bool { return !s.state(o, "c").Ready })
+}
+
+// A node that starts with a hundred pods would else ask all of them in one moment, again and
+// again.
+func TestContainersThatAreFoundAreNotAllAskedAtOnce(t *testing.T) {
+	s := begin(t)
+	s.spread = func() float64 { return 0.5 }
+	asked := make(chan struct{}, 100)
+	s.engine.Run = func(context.Context, string, *runtime.ExecSpec) (int32, error) {
+		asked <- struct{}{}
+		return 0, nil
+	}
+	o := podOf("c")
+	o.Spec.Containers[0].ReadinessProbe = &corev1.Probe{
+		ProbeHandler:  corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"ready"}}},
+		PeriodSeconds: 10, TimeoutSeconds: 1, FailureThreshold: 1, SuccessThreshold: 1,
+	}
+	s.runs(o, "c")
+	s.until("it is asked when it has begun", func() bool { return len(asked) == 1 })
+	s.restart(o)
+	if took := s.passes("it is asked", func() bool { return len(asked) == 2 }); took < 5*time.Second {
+		t.Errorf("it took %v", took)
 	}
 }

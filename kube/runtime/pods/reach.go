@@ -149,13 +149,31 @@ func (r *Runtime) Dial(ctx context.Context, q *kubepb.DialRequest) (net.Conn, er
 	return r.dial(ctx, q.GetOf().GetUid(), ip, uint16(q.GetPort()))
 }
 
-// dial connects to a port of a pod: on the network of the node to where the pod
-// listens alone, or else to where all of the node does.
+// dial connects to a port of a pod, on its localhost or at its address: a program may
+// listen on one alone. A loopback address on the network of the node is the pod's own, and
+// goes first.
 func (r *Runtime) dial(ctx context.Context, uid, ip string, port uint16) (net.Conn, error) {
-	if a, err := netip.ParseAddr(ip); err == nil && a.IsLoopback() && !r.info.PodNetwork {
-		if conn, err := new(net.Dialer).DialContext(ctx, "tcp", netip.AddrPortFrom(a, port).String()); err == nil {
+	a, err := netip.ParseAddr(ip)
+	if err != nil {
+		return r.engine.Dial(ctx, uid, port)
+	}
+	local := func() (net.Conn, error) { return r.engine.Dial(ctx, uid, port) }
+	own := func() (net.Conn, error) {
+		d := net.Dialer{Timeout: dialMax}
+		return d.DialContext(ctx, "tcp", netip.AddrPortFrom(a, port).String())
+	}
+	if a.IsLoopback() && !r.info.PodNetwork {
+		if conn, err := own(); err == nil {
 			return conn, nil
 		}
+		return local()
 	}
-	return r.engine.Dial(ctx, uid, port)
+	conn, err := local()
+	if err == nil {
+		return conn, nil
+	}
+	if conn, err := own(); err == nil {
+		return conn, nil
+	}
+	return nil, err
 }

@@ -68,6 +68,10 @@ type Config struct {
 	Changed func(uid types.UID)                                 // Hears that a pod is otherwise than Status said.
 	Event   func(pod *corev1.Pod, kind, reason, message string) // Tells people.
 
+	// Spread draws from [0,1): containers that are found when a kubelet starts are not all
+	// asked at once how they are. Nil: they are.
+	Spread func() float64
+
 	Clock  clock.Clock // Default: the machine's.
 	Logger hclog.Logger
 }
@@ -205,8 +209,8 @@ func (r *Runtime) Start(o *corev1.Pod, name string) {
 		p = newPod(o)
 		r.mu.pods[o.UID] = p
 	}
-	if p.stop != nil || p.evicted != "" {
-		return // Whoever asks is told when it has ended.
+	if p.stop != nil || p.evicted != "" || p.forget {
+		return // Whoever asks is told when it has ended, and when its folder is gone.
 	}
 	p.object, p.exists = o, true
 	c := p.container(name)
@@ -216,6 +220,19 @@ func (r *Runtime) Start(o *corev1.Pod, name string) {
 	c.state = kubelet.ContainerState{Phase: kubelet.Creating}
 	p.wanted = append(p.wanted, name)
 	r.workLocked(p)
+}
+
+// Renew implements kubelet.Renewer.
+func (r *Runtime) Renew(o *corev1.Pod, name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.mu.pods[o.UID]
+	if p == nil || p.stop != nil {
+		return
+	}
+	if c := p.containers[name]; c != nil && c.runs() {
+		r.stopContainerLocked(p, name, c, newDeadline(r.clock.Mono()+graceOf(o)))
+	}
 }
 
 // Stop implements kubelet.Runtime.

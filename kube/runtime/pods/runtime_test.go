@@ -42,6 +42,7 @@ type scene struct {
 	runtime *pods.Runtime
 	images  *images
 	objects *store
+	spread  func() float64
 
 	mu     sync.Mutex
 	events []string
@@ -161,7 +162,7 @@ func (s *scene) open() {
 			defer s.mu.Unlock()
 			s.events = append(s.events, reason+": "+message)
 		},
-		Clock: s.clock, Logger: hclog.NewNullLogger(),
+		Spread: s.spread, Clock: s.clock, Logger: hclog.NewNullLogger(),
 	})
 	if err != nil {
 		s.Fatal(err)
@@ -505,4 +506,85 @@ func TestAPodWhoseWatcherIsKilledIsMadeAnew(t *testing.T) {
 	s.runtime.Start(o, "c")
 	s.until("it runs again", func() bool { return s.state(o, "c").Phase == kubelet.Running })
 	s.calls("open u1", "start c 0", "open u1", "start c 1")
+}
+
+// After a machine has started anew an engine that is another program knows the pod, and how
+// its containers ended, but what they shared is gone.
+func TestAPodThatHasEndedWithItsMachineIsOpenedAgain(t *testing.T) {
+	s := begin(t)
+	o := podOf("c")
+	s.runs(o, "c")
+	s.engine.Exit("u1", "c", 255, "")
+	s.restart(o)
+	s.engine.Fail("start c", fmt.Errorf("pod u1 is not open: %w", runtime.ErrNotFound))
+	s.runs(o, "c")
+	s.calls("open u1", "start c 0", "start c 1", "open u1", "start c 1")
+}
+
+// Of a manifest that is taken away and put back the pod has the same UID.
+func TestAPodThatComesAgainIsNotTakenForTheOneThatIsForgotten(t *testing.T) {
+	s := begin(t)
+	o := podOf("c")
+	for range 20 {
+		s.until("it runs", func() bool {
+			s.runtime.Start(o, "c")
+			return s.state(o, "c").Phase == kubelet.Running
+		})
+		logs := filepath.Join(s.dir, "u1", "logs")
+		if err := os.MkdirAll(logs, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		s.runtime.Stop(o, 0)
+		s.until("it is gone", func() bool { return !s.runtime.Status(o).Exists })
+		if _, err := os.Stat(logs); err != nil {
+			t.Fatalf("its logs went before it was forgotten: %v", err)
+		}
+		s.runtime.Forget(o.UID)
+	}
+}
+
+// Else its own address would be told to be the node's, for as long as it runs.
+func TestAPodThatWasNotOpenedToTheEndIsOpenedAgain(t *testing.T) {
+	s := begin(t)
+	o, host := podOf("c"), podOf("c")
+	host.UID, host.Spec.HostNetwork = "u2", true
+	s.runs(host, "c")
+	if _, err := s.engine.Open(t.Context(), &runtime.PodSpec{UID: "u1"}); err != nil {
+		t.Fatal(err)
+	}
+	s.engine.Unwire("u1")
+	s.restart(o, host)
+	if is := s.runtime.Status(o); is.IP != "" {
+		t.Errorf("before it has an address: %+v", is)
+	}
+	if is := s.runtime.Status(host); is.IP != "192.0.2.1" {
+		t.Errorf("that of the node's network: %+v", is)
+	}
+	s.runs(o, "c")
+	if is := s.runtime.Status(o); is.IP != "10.9.0.2" {
+		t.Errorf("status %+v", is)
+	}
+	s.calls("open u2", "start c 0", "open u1", "open u1", "start c 0")
+}
+
+// What was told of an end must not be taken back by the next kubelet.
+func TestTheLastWordsInALogAreHeardByTheNextKubeletToo(t *testing.T) {
+	s := begin(t)
+	o := podOf("c")
+	o.Spec.Containers[0].TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
+	s.runs(o, "c")
+	log := s.engine.Spec("u1", "c").Log
+	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(log, []byte("2026-01-01T00:00:00Z stderr F no database\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.engine.Exit("u1", "c", 1, "")
+	says := func() bool { return s.state(o, "c").Message == "no database" }
+	s.until("it is told why", says)
+	s.restart(o)
+	if !says() {
+		t.Errorf("afterwards %+v", s.state(o, "c"))
+	}
 }

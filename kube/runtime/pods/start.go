@@ -121,23 +121,41 @@ func (r *Runtime) make(ctx context.Context, p *pod, o *corev1.Pod, spec *corev1.
 	if refused != nil {
 		return "", refused
 	}
+	id, refused, err := r.startIn(ctx, p, o, spec, from)
+	if errors.Is(err, runtime.ErrNotFound) {
+		// The engine knows the pod, but what its containers shared has ended, as with its
+		// machine: it is made anew.
+		r.mu.Lock()
+		p.open = false
+		r.mu.Unlock()
+		id, refused, err = r.startIn(ctx, p, o, spec, from)
+	}
+	if err != nil {
+		return "", startRefusal(err)
+	}
+	return id, refused
+}
+
+// startIn starts a container in its pod, which is opened if it is not. The error is the
+// engine's. Neither an ID nor a reason: the context has ended.
+func (r *Runtime) startIn(ctx context.Context, p *pod, o *corev1.Pod, spec *corev1.Container, from *runtime.Image) (string, *refusal, error) {
 	if err := r.open(ctx, p, o); err != nil {
-		return "", nil
+		return "", nil, nil
 	}
 	c, refused := r.containerSpec(ctx, p, o, spec, from)
 	if refused != nil {
-		return "", refused
+		return "", refused, nil
 	}
 	id, err := r.engine.Start(ctx, c)
 	if err != nil {
-		return "", startRefusal(err)
+		return "", nil, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	is := p.container(spec.Name)
 	is.id, is.attempt, is.log, is.stopper, is.watch = id, c.Attempt, c.Log, nil, nil
-	is.state = kubelet.ContainerState{ID: r.containerID(id), ImageID: from.ID, Phase: kubelet.Running, Started: r.clock.Wall()}
-	return id, nil
+	is.state = kubelet.ContainerState{ID: r.containerID(id), ImageID: from.ID, Image: spec.Image, Phase: kubelet.Running, Started: r.clock.Wall()}
+	return id, nil, nil
 }
 
 func startRefusal(err error) *refusal {

@@ -47,7 +47,7 @@ func (w *watch) close() {
 }
 
 // watchLocked begins to ask a container how it is. What an earlier kubelet knew of it
-// holds until its probes say otherwise.
+// holds until its probes say otherwise; nil: it has just begun.
 func (r *Runtime) watchLocked(p *pod, name string, c *container, before *corev1.ContainerStatus) *watch {
 	spec := specOf(p.object, name)
 	if spec == nil || spec.StartupProbe == nil && spec.LivenessProbe == nil && spec.ReadinessProbe == nil {
@@ -59,6 +59,9 @@ func (r *Runtime) watchLocked(p *pod, name string, c *container, before *corev1.
 		Started: c.state.Started, Before: stateBefore(before),
 		Changed: func() { r.cfg.Changed(uid) },
 		Event:   func(reason, message string) { r.cfg.Event(o, corev1.EventTypeWarning, reason, message) },
+	}
+	if before != nil {
+		cfg.Spread = r.cfg.Spread
 	}
 	w := &watch{watcher: probe.Watch(cfg), over: make(chan struct{})}
 	if spec.StartupProbe != nil || spec.LivenessProbe != nil {
@@ -105,7 +108,7 @@ func (r *Runtime) target(o *corev1.Pod, spec *corev1.Container, id, ip string) p
 		Pod: o, Container: spec, Host: ip,
 		Exec: func(ctx context.Context, command []string) (int32, string, error) {
 			var out output
-			code, err := r.engine.Exec(ctx, id, &runtime.ExecSpec{Command: command, Streams: runtime.Streams{Stdout: &out, Stderr: &out}})
+			code, err := r.engine.Exec(ctx, id, &runtime.ExecSpec{Command: command, Streams: runtime.Streams{Stdout: &out, Stderr: &out}, Whole: true})
 			return code, out.String(), err
 		},
 		Dial: func(ctx context.Context, port uint16) (net.Conn, error) {

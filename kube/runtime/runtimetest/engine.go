@@ -140,6 +140,15 @@ func (e *Engine) Lose(uid string) {
 	e.Changed(uid)
 }
 
+// Unwire takes the address of a pod, as if whoever opened it had been killed before.
+func (e *Engine) Unwire(uid string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if p := e.mu.pods[uid]; p != nil {
+		p.ip = ""
+	}
+}
+
 func (e *Engine) lastLocked(uid, name string) *container {
 	p := e.mu.pods[uid]
 	if p == nil {
@@ -222,12 +231,12 @@ func (e *Engine) Open(ctx context.Context, spec *runtime.PodSpec) (*runtime.Pod,
 	}
 	p := e.mu.pods[spec.UID]
 	if p == nil {
-		e.mu.last++
 		p = &pod{spec: *spec}
-		if !spec.HostNetwork && e.About.PodNetwork {
-			p.ip = fmt.Sprintf("10.9.0.%d", e.mu.last)
-		}
 		e.mu.pods[spec.UID] = p
+	}
+	if p.ip == "" && !spec.HostNetwork && e.About.PodNetwork {
+		e.mu.last++
+		p.ip = fmt.Sprintf("10.9.0.%d", e.mu.last)
 	}
 	told := p.tell()
 	return &told, ctx.Err()

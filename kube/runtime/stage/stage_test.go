@@ -12,8 +12,8 @@ import (
 )
 
 func TestUserIsWhoTheImageKnows(t *testing.T) {
-	passwd := "# users\nroot:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/srv:/bin/sh\nbad:x:many:0::/:\nshort:x:9\n"
-	group := "root:x:0:\nweb:x:1001:\nextra:x:1005:other,web\nlogs:x:1006:web\n"
+	passwd := "# users\nroot:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001:web:/srv:/bin/sh\nbad:x:many:0::/:\nshort:x:9\n2000:x:0:0:root again:/root:/bin/sh\n"
+	group := "root:x:0:\nweb:x:1001:\nextra:x:1005:other,web\nlogs:x:1006:web\n2000:x:0:\n"
 	n := func(i int64) *int64 { return &i }
 	for _, c := range []struct {
 		name   string
@@ -28,6 +28,9 @@ func TestUserIsWhoTheImageKnows(t *testing.T) {
 		{"with a group's number", Rights{ImageUser: "77:88"}, identity{77, 88, nil, "/"}},
 		{"the spec's user goes without the image's group", Rights{ImageUser: "root:extra", User: n(1000)}, identity{1000, 1001, []int{1005, 1006}, "/srv"}},
 		{"the spec's group", Rights{ImageUser: "web", Group: n(5)}, identity{1000, 5, nil, "/srv"}},
+		{"a number is not the root whom the image calls so", Rights{User: n(2000), NonRoot: true}, identity{2000, 0, nil, "/"}},
+		{"nor is a group's", Rights{User: n(77), Group: n(2000)}, identity{77, 2000, nil, "/"}},
+		{"nor is that which the image names", Rights{ImageUser: "2000:2000"}, identity{2000, 2000, nil, "/"}},
 		{"supplementary groups come on top", Rights{ImageUser: "web", Groups: []int64{7}}, identity{1000, 1001, []int{1005, 1006, 7}, "/srv"}},
 	} {
 		got, err := who(&c.rights, passwd, group)

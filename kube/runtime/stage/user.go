@@ -74,18 +74,18 @@ func entries(text string, fields int) [][]string {
 	return all
 }
 
-// lookup finds the number of a name, or takes a number as it is.
+// lookup takes a number as it is, or finds that of a name. A number is never a name: an
+// image could call its root "1000", which a pod says that its containers shall be.
 func lookup(name, text, what string) (int, error) {
+	if _, err := strconv.ParseInt(name, 10, 64); err == nil {
+		return number(name, what)
+	}
 	for _, f := range entries(text, 3) {
 		if f[0] == name {
 			return number(f[2], what)
 		}
 	}
-	n, err := number(name, what)
-	if err != nil {
-		return 0, invalid("%s %q is not in the image", what, name)
-	}
-	return n, nil
+	return 0, invalid("%s %q is not in the image", what, name)
 }
 
 func number(text, what string) (int, error) {

@@ -118,7 +118,7 @@ func (s *Set) orEnded(ctx context.Context, c client, id string, cause error) err
 		return err // Closed while it was looked for.
 	}
 	for i := range p.Containers {
-		if p.Containers[i].ID == id {
+		if p.Containers[i].ID == id && p.Containers[i].Phase == runtime.Exited {
 			return nil
 		}
 	}

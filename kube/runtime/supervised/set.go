@@ -435,8 +435,13 @@ func (s *Set) lookAt(ctx context.Context, e *entry) (*runtime.Pod, error) {
 	if p = s.get(e); p == nil {
 		return nil, nil
 	}
-	if held, err = alive(p.Dir()); err == nil && !held {
-		err = s.sweep(p)
+	held, err = alive(p.Dir())
+	if err == nil && !held {
+		if err := s.sweep(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			// What does not end though it was killed, as by a file system that does not
+			// answer, must not hide all other pods of the node: it runs, as is on record.
+			s.cfg.Logger.Error("what a supervisor left cannot be removed; the next look at the pod tries again", "pod", p.Spec.UID, "err", err)
+		}
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err

@@ -139,6 +139,66 @@ func TestFailureInBetweenIsMendedByARepetition(t *testing.T) {
 	}
 }
 
+// A process that does not end though it was killed, as one that waits for a file system which
+// does not answer, must not hide what becomes of other pods.
+func TestWhatCannotBeKilledOfOnePodHidesNoOther(t *testing.T) {
+	var stuck atomic.Bool
+	s := newSet(t, func(c *Config) {
+		sweep := c.Sweep
+		c.Sweep = func(p *Pod, records []supervisor.Record) error {
+			if p.Spec.UID == "u1" && stuck.Load() {
+				return errors.New("it does not end")
+			}
+			return sweep(p, records)
+		}
+	})
+	for _, uid := range []string{"u1", "u2"} {
+		if _, err := s.Open(t.Context(), &runtime.PodSpec{UID: uid, Dir: t.TempDir()}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, err := s.Find("u1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := `{"version":1,"id":"u1.c.0","name":"c","state":"running","log":"/l","started":"2026-01-01T00:00:00Z"}`
+	if err := os.WriteFile(filepath.Join(p.Dir(), supervisor.RecordFolder, "c.0.json"), []byte(record), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stuck.Store(true)
+	if err := unix.Kill(supervisorPID(t, p), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if held, err := s.waitGone(t.Context(), p.Dir(), 10*time.Second); held || err != nil {
+		t.Fatal(held, err)
+	}
+	pods, err := s.List(t.Context())
+	if err != nil || len(pods) != 2 {
+		t.Fatalf("%d pods are told, %v", len(pods), err)
+	}
+	phase := func() runtime.Phase {
+		for _, p := range pods {
+			if p.UID == "u1" && len(p.Containers) == 1 {
+				return p.Containers[0].Phase
+			}
+		}
+		return 0
+	}
+	if phase() != runtime.Running {
+		t.Errorf("what does not end is told as %v", phase())
+	}
+	if err := s.Stop(t.Context(), "u1.c.0", 0); err == nil {
+		t.Error("it is said to have been stopped")
+	}
+	stuck.Store(false)
+	if pods, err = s.List(t.Context()); err != nil || phase() != runtime.Exited {
+		t.Errorf("once it has ended it is told as %v, %v", phase(), err)
+	}
+	if err := s.Stop(t.Context(), "u1.c.0", 0); err != nil {
+		t.Error(err)
+	}
+}
+
 // What a newer kubelet may say to a supervisor, and an older one hear.
 func TestUnknownCallsAreRefusedAndUnknownMembersIgnored(t *testing.T) {
 	s := newSet(t, nil)
