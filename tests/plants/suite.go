@@ -20,7 +20,7 @@ type suite struct {
 // compares.
 var suites = []suite{
 	{"raftnode", "raftnode/raftnodetest", test("./raftnode/raftnodetest"), 2 * time.Minute},
-	{"node", "raftnode", test("./raftnode", "-run", "RealLog|Conf|Votes"), 2 * time.Minute},
+	{"node", "raftnode", test("./raftnode", "-run", "RealLog|Conf|Votes|TakesNothing"), 2 * time.Minute},
 	{"wal", "raftnode/wal", test("./raftnode/wal", "-run", "Crash|Model|Flip|Fault|Tail|Fails|Failing|Random|Refuses|Commit"), 2 * time.Minute},
 	{"transport", "raftnode/transport", test("./raftnode/transport"), 2 * time.Minute},
 	{"mvcc", "mvcc", test("./mvcc", "-run", "TestStateIsBase|TestACrash|TestCrash|Model|Never|Merge|Compaction|Sync"), 3 * time.Minute},
