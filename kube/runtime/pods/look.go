@@ -65,9 +65,9 @@ func (r *Runtime) look(ctx context.Context) error {
 			r.notePodLocked(n, p, &listed[i], words)
 		}
 	}
-	for uid, ids := range before {
+	for uid, was := range before {
 		if p := r.mu.pods[uid]; p != nil && !there[uid] {
-			r.noteLossLocked(n, p, ids)
+			r.noteLossLocked(n, p, was)
 		}
 	}
 	r.mu.Unlock()
@@ -96,9 +96,9 @@ func (r *Runtime) notePodLocked(n *news, p *pod, is *runtime.Pod, words map[stri
 }
 
 // noteLossLocked notes that the engine does not know a pod any more.
-func (r *Runtime) noteLossLocked(n *news, p *pod, ids map[string]string) {
-	p.open = p.open && p.busy   // Whoever is at it knows better.
-	for name, id := range ids { //tidy:ordered each container by itself
+func (r *Runtime) noteLossLocked(n *news, p *pod, was opened) {
+	p.open = p.open && p.opens > was.opens // Opened again meanwhile, it is there.
+	for name, id := range was.running {    //tidy:ordered each container by itself
 		if c := p.containers[name]; c != nil && c.id == id && c.state.Phase == kubelet.Running {
 			n.watches, c.watch = append(n.watches, c.watch), nil
 			c.state = vanished(c.state, r.clock.Wall())
@@ -107,22 +107,28 @@ func (r *Runtime) noteLossLocked(n *news, p *pod, ids map[string]string) {
 	}
 }
 
-// attempts are the containers that run, as known before the engine is asked: what it
-// does not tell of them has ended.
-func (r *Runtime) attempts() map[types.UID]map[string]string {
+// opened is a pod as it is known before the engine is asked: what it does not tell of
+// that has ended.
+type opened struct {
+	opens   int
+	running map[string]string // The IDs of its containers that run.
+}
+
+func (r *Runtime) attempts() map[types.UID]opened {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := map[types.UID]map[string]string{}
+	all := map[types.UID]opened{}
 	for uid, p := range r.mu.pods {
 		if !p.open {
 			continue
 		}
-		all[uid] = map[string]string{}
+		is := opened{p.opens, map[string]string{}}
 		for name, c := range p.containers {
 			if c.state.Phase == kubelet.Running {
-				all[uid][name] = c.id
+				is.running[name] = c.id
 			}
 		}
+		all[uid] = is
 	}
 	return all
 }

@@ -21,6 +21,7 @@ type pod struct {
 	ip         string
 	exists     bool
 	open       bool // The engine has what its containers share.
+	opens      int  // How often it was opened.
 	evicted    string
 	containers map[string]*container
 

@@ -225,6 +225,7 @@ func (r *Runtime) open(ctx context.Context, p *pod, o *corev1.Pod) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		p.open, p.ip = true, r.podIP(made, o.Spec.HostNetwork)
+		p.opens++
 		r.publish(o, p.ip)
 		return nil
 	})
