@@ -130,22 +130,24 @@ func execWholeCases() []test {
 		{name: "a command that nobody reads along with tells all at its end, and ends with its context", run: func(s *scene) {
 			pod := s.pod()
 			id := s.ready(s.spec(pod, "wait"))
-			var out, errs buffer
-			whole := func(ctx context.Context, args ...string) (int32, error) {
-				return s.engine.Exec(ctx, id, &runtime.ExecSpec{
-					Command: append([]string{s.setup.Files.Program}, args...), Streams: runtime.Streams{Stdout: &out, Stderr: &errs}, Whole: true})
+			both := func() {
+				var out, errs buffer
+				code, err := s.engine.Exec(s.ctx, id, &runtime.ExecSpec{
+					Command: []string{s.setup.Files.Program, "both", "one", "two", "7"}, Streams: runtime.Streams{Stdout: &out, Stderr: &errs}, Whole: true})
+				s.ok(err)
+				s.equal("exit code and streams", fmt.Sprint(code, out.String(), errs.String()), "7one\ntwo\n")
 			}
-			code, err := whole(s.ctx, "both", "one", "two", "7")
-			s.ok(err)
-			s.equal("exit code and streams", fmt.Sprint(code, out.String(), errs.String()), "7one\ntwo\n")
+			both()
 			ctx, cancel := context.WithCancel(s.ctx)
 			defer cancel()
 			done := make(chan error, 1)
 			go func() {
-				_, err := whole(ctx, "deaf")
+				_, err := s.engine.Exec(ctx, id, &runtime.ExecSpec{Command: []string{s.setup.Files.Program, "deaf"}, Whole: true})
 				done <- err
 			}()
 			s.until("the command", func() bool { return len(s.running(pod, "deaf")) == 1 })
+			both() // By then its start is over, and not only the command there.
+			both()
 			cancel()
 			if err := <-done; err == nil {
 				s.Error("it ended well")

@@ -18,7 +18,8 @@ import (
 
 // Exec implements runtime.Engine. A command that somebody reads along with goes on when ctx
 // ends, until it notices that nobody does: CRI cannot kill it. Others are the runtime's to
-// wait for, and to kill: a probe that hangs would leave one after the other behind.
+// wait for, and to kill: a probe that hangs would leave one after the other behind. One that
+// is given up while it is being started may still be: containerd 1.6 then forgets it.
 func (e *Engine) Exec(ctx context.Context, id string, spec *runtime.ExecSpec) (int32, error) {
 	if len(spec.Command) == 0 {
 		return 0, fmt.Errorf("%w: empty", runtime.ErrNoCommand)
