@@ -35,7 +35,7 @@ type stall struct {
 
 func (c *Core) tickStall() {
 	s := &c.stall
-	if s.ticks++; c.appends == 0 {
+	if s.ticks++; c.appends == 0 || c.restored > c.applied { // A state that is put into force takes its time.
 		s.ticks = 0
 	}
 	switch {

@@ -31,13 +31,7 @@ func (t *table[V]) get(key string) (V, bool) {
 }
 
 func (t *table[V]) set(key string, v V) {
-	s := &t.shards[t.of(key)]
-	s.Lock()
-	defer s.Unlock()
-	if s.values == nil {
-		s.values = map[string]V{}
-	}
-	s.values[key] = v
+	t.setIf(key, v, func(V, bool) bool { return true })
 }
 
 // setIf sets a value if f says so of the present one.
@@ -54,10 +48,7 @@ func (t *table[V]) setIf(key string, v V, f func(old V, ok bool) bool) {
 }
 
 func (t *table[V]) delete(key string) {
-	s := &t.shards[t.of(key)]
-	s.Lock()
-	defer s.Unlock()
-	delete(s.values, key)
+	t.deleteIf(key, func(V) bool { return true })
 }
 
 // deleteIf deletes a value if f says so of it.
