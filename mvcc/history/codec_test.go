@@ -148,14 +148,17 @@ func TestVersion1IsRead(t *testing.T) {
 	}
 }
 
-// A newer version keeps the magic and the place of the version; nothing else
-// about it is known.
+// A newer version keeps the magic and the places of version and checksum, and its
+// checksum is another; nothing else about it is known. That a version alone that
+// was damaged is found as damage is shown by the flips of TestNoFlippedBitIsServed.
 func TestANewerVersionIsRefusedByName(t *testing.T) {
 	for _, name := range []string{"0000000000000001.seg", "0000000000000001.idx"} {
 		mem := goldenDir(t)
 		path := "gen/history/" + name
-		if err := mem.Flip(path, 8, 1); err != nil { // Version 3.
-			t.Fatal(err)
+		for _, offset := range []int64{8, 12} { // Version 3, and a checksum that is not that of version 1.
+			if err := mem.Flip(path, offset, 1); err != nil {
+				t.Fatal(err)
+			}
 		}
 		end := Mark{Segment: 3}
 		l, err := Open(testConfig(mem), end)

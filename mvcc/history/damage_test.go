@@ -77,7 +77,7 @@ func (w *workload) checkDamaged(t *testing.T, mark Mark, first SegmentInfo, name
 		}
 		noticed = true
 		var damage *DamageError
-		if !errors.Is(err, ErrVersion) && !errors.As(err, &damage) || !strings.Contains(err.Error(), name) {
+		if !errors.As(err, &damage) || !strings.Contains(err.Error(), name) {
 			t.Fatalf("%s: %v", what, err)
 		}
 	}

@@ -89,16 +89,31 @@ func (h segmentHeader) append(dst []byte) []byte {
 	return dst
 }
 
+// checkHeader checks version and checksum of a header, which have one place in
+// segments and key indexes. A file is only taken for that of a newer program if
+// its checksum is not that of this version: newer versions begin theirs with
+// their number. So a flipped bit of the version is damage, which the member
+// mends, and not a reason to refuse to start.
+func checkHeader(header []byte, known uint32) error {
+	version, fits := binary.LittleEndian.Uint32(header[8:]), checksum(0, header[16:]) == binary.LittleEndian.Uint32(header[12:])
+	switch {
+	case version > known && !fits:
+		return fmt.Errorf("has version %d, this program knows %d: %w", version, known, ErrVersion)
+	case version != known:
+		return malformed("version %d of its header", version)
+	case !fits:
+		return malformed("checksum of its header")
+	}
+	return nil
+}
+
 func decodeSegmentHeader(data []byte) (segmentHeader, error) {
 	var h segmentHeader
 	if len(data) < segmentHeaderBytes || string(data[:8]) != segmentMagic {
 		return h, malformed("no segment header")
 	}
-	if v := binary.LittleEndian.Uint32(data[8:]); v != formatVersion {
-		return h, fmt.Errorf("segment has version %d, this program knows %d: %w", v, formatVersion, ErrVersion)
-	}
-	if checksum(0, data[16:segmentHeaderBytes]) != binary.LittleEndian.Uint32(data[12:]) {
-		return h, malformed("checksum of the segment header")
+	if err := checkHeader(data[:segmentHeaderBytes], formatVersion); err != nil {
+		return h, fmt.Errorf("segment %w", err)
 	}
 	h.start = Mark{
 		Segment:  binary.LittleEndian.Uint64(data[16:]),

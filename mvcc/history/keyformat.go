@@ -80,11 +80,8 @@ func decodeIndexHeader(data []byte) (indexHeader, error) {
 	if len(data) < indexHeaderBytes || string(data[:8]) != indexMagic {
 		return indexHeader{}, malformed("no key index header")
 	}
-	if v := binary.LittleEndian.Uint32(data[8:]); v != indexVersion {
-		return indexHeader{}, fmt.Errorf("key index has version %d, this program knows %d: %w", v, indexVersion, ErrVersion)
-	}
-	if checksum(0, data[16:indexHeaderBytes]) != binary.LittleEndian.Uint32(data[12:]) {
-		return indexHeader{}, malformed("checksum of the key index header")
+	if err := checkHeader(data[:indexHeaderBytes], indexVersion); err != nil {
+		return indexHeader{}, fmt.Errorf("key index %w", err)
 	}
 	return indexHeader{
 		segment: binary.LittleEndian.Uint64(data[16:]),

@@ -28,8 +28,6 @@ func refusedOrCut(fs *vfstest.Mem, m *model) (refused bool, err error) {
 			return true, fmt.Errorf("refused without saying where and why: %w", err)
 		}
 		return true, nil
-	case errors.Is(err, ErrNewerFormat):
-		return true, nil
 	case err != nil:
 		return false, err
 	case v.same(m.now()):

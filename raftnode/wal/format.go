@@ -104,11 +104,12 @@ func decodeSegmentHeader(b []byte) (segmentHeader, uint32, error) {
 	if len(b) < headerBytes || [8]byte(b) != magic {
 		return segmentHeader{}, 0, fmt.Errorf("does not begin as a segment of a raft log does")
 	}
-	if v := binary.LittleEndian.Uint32(b[8:]); v > formatVersion {
-		return segmentHeader{}, 0, fmt.Errorf("version %d, this program reads up to %d: %w", v, formatVersion, ErrNewerFormat)
-	}
 	h := segmentHeader{salt: binary.LittleEndian.Uint32(b[12:]), sequence: binary.LittleEndian.Uint64(b[16:])}
-	if h.encode() != [headerBytes]byte(b) {
+	want, version := h.encode(), binary.LittleEndian.Uint32(b[8:])
+	if sum := [4]byte(want[headerBytes-4:]); version > formatVersion && sum != [4]byte(b[headerBytes-4:]) {
+		return segmentHeader{}, 0, fmt.Errorf("version %d, this program reads up to %d: %w", version, formatVersion, ErrNewerFormat)
+	}
+	if want != [headerBytes]byte(b) { // Or of this version, with a version that was damaged.
 		return segmentHeader{}, 0, fmt.Errorf("checksum of the segment header does not hold")
 	}
 	return h, binary.LittleEndian.Uint32(b[headerBytes-4:]), nil
