@@ -39,13 +39,15 @@ func tell(t *testing.T, c *corev1.Container, seconds int, s *story, then func(se
 		}
 		s.begun = s.clock.Mono()
 		pod := &corev1.Pod{}
+		s.lock.Lock() // Probes that are asked at once come after the first state.
 		s.watch = Watch(Config{
 			Target: Target{Pod: pod, Container: c, Exec: s.exec},
 			Clock:  s.clock, Logger: hclog.NewNullLogger(), Started: s.clock.Wall(),
 			Changed: func() {}, Event: func(reason, message string) { s.note("event %s: %s", reason, message) },
 		})
 		s.state = s.watch.State()
-		s.note("%+v", s.state)
+		s.lines = append(s.lines, fmt.Sprintf("0 %+v", s.state))
+		s.lock.Unlock()
 		for second := 0; second <= seconds; second++ {
 			synctest.Wait()
 			s.look()
