@@ -8,6 +8,7 @@ import (
 	"io"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -76,6 +77,7 @@ type key struct{ pkg, test string }
 type results struct {
 	log     io.Writer
 	partial bytes.Buffer
+	begun   []key
 	order   []key
 	ended   map[key]string
 	output  map[key]*strings.Builder
@@ -117,6 +119,8 @@ func (r *results) take(line []byte) {
 			r.output[k] = &strings.Builder{}
 		}
 		r.output[k].WriteString(e.Output)
+	case "run":
+		r.begun = append(r.begun, k)
 	case "pass", "fail", "skip":
 		r.order = append(r.order, k)
 		r.ended[k] = e.Action
@@ -128,20 +132,18 @@ func (r *results) take(line []byte) {
 
 var logged = regexp.MustCompile(`(?m)^\s+\S+\.go:\d+: (.*)$`)
 
-// count adds what ended to an outcome: tests without parts, and parents and
+// count adds what ran to an outcome: tests without parts, and parents and
 // packages only where they failed by themselves.
 func (r *results) count(o *outcome) {
 	failedBelow := map[key]bool{}
+	r.countUnended(o, failedBelow)
 	for _, k := range r.order { // Parts end before their parents.
 		action := r.ended[k]
 		if action == "fail" && !failedBelow[k] {
 			o.fail(strings.TrimSuffix(k.pkg+"."+k.test, "."), tail(r.text(k)))
 		}
 		if action == "fail" {
-			failedBelow[key{k.pkg, ""}] = true
-			if at := strings.LastIndex(k.test, "/"); at > 0 {
-				failedBelow[key{k.pkg, k.test[:at]}] = true
-			}
+			failsAbove(failedBelow, k)
 		}
 		if k.test == "" || r.parents[k] {
 			continue
@@ -152,6 +154,28 @@ func (r *results) count(o *outcome) {
 		case "skip":
 			o.skip(k.pkg+"."+k.test, r.reason(k))
 		}
+	}
+}
+
+// countUnended counts the tests that began and did not end, because of which go
+// test, at the end of its time, says nothing but that the package failed.
+func (r *results) countUnended(o *outcome, failedBelow map[key]bool) {
+	for _, k := range slices.Backward(r.begun) { // Parts begin after their parents.
+		if _, ok := r.ended[k]; ok {
+			continue
+		}
+		if !failedBelow[k] {
+			o.fail(k.pkg+"."+k.test, "it did not end\n"+tail(r.text(k)))
+		}
+		failsAbove(failedBelow, k)
+	}
+}
+
+// failsAbove notes that the parent of a test and its package fail because of it.
+func failsAbove(failed map[key]bool, k key) {
+	failed[key{k.pkg, ""}] = true
+	if at := strings.LastIndex(k.test, "/"); at > 0 {
+		failed[key{k.pkg, k.test[:at]}] = true
 	}
 }
 

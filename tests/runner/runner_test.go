@@ -64,6 +64,22 @@ func TestCasesAreCountedOnceAndPackagesOnlyWhenNothingInThemFailed(t *testing.T)
 	}
 }
 
+func TestWhatDidNotEndFailed(t *testing.T) {
+	words := line("run", "p", "TestA", "") + line("fail", "p", "TestA", "") +
+		line("run", "p", "TestB", "") + line("run", "p", "TestB/one", "") + line("pass", "p", "TestB/one", "") +
+		line("run", "p", "TestB/two", "") + line("output", "p", "TestB/two", "panic: test timed out\n") +
+		line("fail", "p", "", "")
+	r := newResults(&bytes.Buffer{})
+	if _, err := r.Write([]byte(words)); err != nil {
+		t.Fatal(err)
+	}
+	var o outcome
+	r.count(&o)
+	if o.passed != 1 || o.failed != 2 || o.failures[0].name != "p.TestB/two" || o.failures[0].text != "it did not end\npanic: test timed out\n" {
+		t.Errorf("%+v", o)
+	}
+}
+
 func TestTheReportIsAsPeopleAndMachinesReadIt(t *testing.T) {
 	all := []suite{
 		{name: "good", jobs: fixed(script("a", "true", false), script("b", "echo fine", false))},
