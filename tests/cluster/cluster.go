@@ -28,6 +28,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/pki"
+	"github.com/holdfast-db/holdfast/tests/bounded"
 )
 
 // ReadyMax bounds the wait for a member to serve.
@@ -246,7 +247,7 @@ func (c *Cluster) ctl(ctx context.Context, launch func(*exec.Cmd) error, args ..
 	}
 	err := launch(cmd)
 	if err == nil {
-		err = cmd.Wait()
+		err = bounded.Wait(cmd, bounded.CommandMax)
 	}
 	if err != nil {
 		return out.String(), fmt.Errorf("holdfastctl %s: %w: %s", strings.Join(args, " "), err, errs.String())
@@ -387,7 +388,8 @@ func (p *process) running() bool {
 	}
 }
 
-// Kill ends the process at once and waits for its end.
+// Kill ends the process at once and waits for its end. It panics, as Terminate does,
+// with the stacks of a process that does not end.
 func (m *Member) Kill() {
 	m.Signal(syscall.SIGKILL)
 	m.wait()
@@ -413,8 +415,13 @@ func (m *Member) Said(text string) bool {
 }
 
 func (m *Member) wait() {
-	if p := m.now.Load(); p != nil {
-		<-p.ended
+	p := m.now.Load()
+	if p == nil {
+		return
+	}
+	if err := bounded.End(p.cmd, p.ended, bounded.EndMax); err != nil {
+		log, _ := os.ReadFile(m.LogFile())
+		panic(fmt.Sprintf("member %s: %v\n%s", m.Name, err, log[max(0, len(log)-stackBytes):]))
 	}
 }
 
@@ -428,7 +435,10 @@ type watchedLog struct {
 	last []byte
 }
 
-const tailBytes = 2000
+const (
+	tailBytes  = 2000
+	stackBytes = 100_000
+)
 
 func (l *watchedLog) Write(b []byte) (int, error) {
 	l.mu.Lock()

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/holdfast-db/holdfast/tests/bounded"
 )
 
 // block is a piece of shell on a page. One that is marked "start" runs on.
@@ -92,13 +94,16 @@ func (p *Page) Types(code int) string {
 	p.T.Helper()
 	text := p.Take(false)
 	var out bytes.Buffer
-	cmd := p.Command(text)
+	cmd := bounded.Group(p.Command(text))
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err := p.Launch(cmd)
 	if err == nil {
-		err = cmd.Wait()
+		err = bounded.Wait(cmd, bounded.CommandMax)
 	}
 	got := 0
+	if errors.Is(err, bounded.ErrHangs) {
+		p.T.Fatalf("%v\n%s", err, out.String())
+	}
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		got = exit.ExitCode()
 	} else if err != nil {
