@@ -2,13 +2,17 @@ package dr
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/holdfast-db/holdfast/tests/bounded"
 	"github.com/holdfast-db/holdfast/tests/cluster"
 	"github.com/holdfast-db/holdfast/tests/page"
 )
@@ -57,6 +61,8 @@ func (p *runbook) forks() (endpoint string) {
 	p.T.Helper()
 	cmd := p.Command("exec " + p.Take(true))
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -66,10 +72,12 @@ func (p *runbook) forks() (endpoint string) {
 	}
 	p.T.Cleanup(func() {
 		// The context has ended, and so the fork was interrupted: it ends with 0.
-		if err := cmd.Wait(); !errors.Is(err, context.Canceled) {
-			p.T.Errorf("fork: %v", err)
+		if err := bounded.Wait(cmd, bounded.EndMax); !errors.Is(err, context.Canceled) {
+			p.T.Errorf("fork: %v\n%s", err, &errs)
 		}
 	})
+	hangs := time.AfterFunc(bounded.EndMax, func() { cmd.Process.Signal(syscall.SIGQUIT) })
+	defer hangs.Stop()
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
 		if _, url, found := strings.Cut(lines.Text(), "ETCDCTL_ENDPOINTS="); found {

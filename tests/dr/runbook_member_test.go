@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/pki"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
+	"github.com/holdfast-db/holdfast/tests/bounded"
 	"github.com/holdfast-db/holdfast/tests/cluster"
 )
 
@@ -201,7 +202,13 @@ func TestTheRunbookForCertificatesThatExpired(t *testing.T) {
 	}
 	for range 4 { // Renewed, and then each step of another authority.
 		again := healthy
-		until(t, func() error { return again.Command(again.Blocks[0].Text).Run() })
+		until(t, func() error {
+			cmd := bounded.Group(again.Command(again.Blocks[0].Text))
+			if err := cmd.Start(); err != nil {
+				return err
+			}
+			return bounded.Wait(cmd, bounded.CommandMax)
+		})
 		if len(p.Blocks) > 1 {
 			p.Types(0)
 		}
