@@ -35,6 +35,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // Whoever interrupts twice does not wait for the command to end.
 	c := &ctl{tool: toolNamed(os.Args[0]), in: os.Stdin, out: os.Stdout, err: os.Stderr, environ: os.Environ()}
 	code := c.run(ctx, os.Args[1:])
 	stop()
