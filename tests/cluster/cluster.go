@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -29,6 +28,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/pki"
 	"github.com/holdfast-db/holdfast/tests/bounded"
+	"github.com/holdfast-db/holdfast/tests/ports"
 )
 
 // ReadyMax bounds the wait for a member to serve.
@@ -175,16 +175,11 @@ func (c *Cluster) ClientTLS() (*tls.Config, error) {
 }
 
 func freeURLs(n int) ([]string, error) {
-	var urls []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close() // Together at the end, so that no port comes twice.
-		urls = append(urls, "https://"+l.Addr().String())
+	addrs, err := ports.Free(n)
+	for i := range addrs {
+		addrs[i] = "https://" + addrs[i]
 	}
-	return urls, nil
+	return addrs, err
 }
 
 // Initial is the value of --initial-cluster.

@@ -33,6 +33,7 @@ import (
 	"github.com/holdfast-db/holdfast/kube/objects"
 	"github.com/holdfast-db/holdfast/pki"
 	"github.com/holdfast-db/holdfast/tests/kube/replay"
+	"github.com/holdfast-db/holdfast/tests/ports"
 )
 
 var (
@@ -207,16 +208,11 @@ func folder(t *testing.T) string {
 
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
-	var all []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // Together at the end, so that no port comes twice.
-		all = append(all, l.Addr().String())
+	addrs, err := ports.Free(n)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return all
+	return addrs
 }
 
 // world is a cluster as somebody sees it who may do everything.

@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/holdfast-db/holdfast/tests/cluster"
+	"github.com/holdfast-db/holdfast/tests/ports"
 )
 
 // Clients is the number of the place where the tests are.
@@ -105,19 +106,13 @@ func (m *Mesh) open() error {
 
 func (m *Mesh) openLoopback() error {
 	for i := range m.cfg.Members {
-		var addrs []string
-		var fronts net.Listener
-		for k := range 3 {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return err
-			}
-			addrs = append(addrs, l.Addr().String())
-			if k == 0 {
-				fronts = l
-				continue
-			}
-			defer l.Close() // Together at the end, so that no port comes twice.
+		addrs, err := ports.Free(3)
+		if err != nil {
+			return err
+		}
+		fronts, err := net.Listen("tcp", addrs[0])
+		if err != nil {
+			return err
 		}
 		m.fronts = append(m.fronts, m.newFront(i, fronts, addrs[1]))
 		m.places = append(m.places, cluster.Place{

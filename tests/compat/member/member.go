@@ -11,7 +11,9 @@ package member
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -85,17 +87,37 @@ func Root() string {
 	return "."
 }
 
-// FreePorts are ports that nobody listens on just now.
+// Below those from which a system takes the ports of outgoing connections: one of
+// these may be gone again before the program that is told of it listens.
+const firstPort, lastPort = 12_000, 30_000
+
+var given = struct {
+	sync.Mutex
+	ports map[int]bool
+}{ports: map[int]bool{}}
+
+// FreePorts are ports that nobody listens on just now, and that no other test of
+// this process has.
 func FreePorts(t testing.TB, n int) []int {
 	t.Helper()
-	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	given.Lock()
+	defer given.Unlock()
+	var ports []int
+	for len(ports) < n {
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		if given.ports[port] {
+			continue
+		}
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close() // All are held until the last is known, so that they differ.
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		given.ports[port] = true
+		ports = append(ports, port)
 	}
 	return ports
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -27,6 +26,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/vfs"
 	kubecontext "github.com/holdfast-db/holdfast/kube/context"
 	"github.com/holdfast-db/holdfast/kube/objects"
+	"github.com/holdfast-db/holdfast/tests/ports"
 )
 
 // cluster is a control plane and a kubelet on a containerd, with the programs as people
@@ -117,14 +117,9 @@ func stop(cmd *exec.Cmd) {
 
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
-	var all []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		must(t, err)
-		defer l.Close() // Together at the end, so that no port comes twice.
-		all = append(all, l.Addr().String())
-	}
-	return all
+	addrs, err := ports.Free(n)
+	must(t, err)
+	return addrs
 }
 
 // try runs holdfastctl, and returns what it printed.
