@@ -35,6 +35,7 @@ import (
 
 const (
 	unmountMax   = 10 * time.Second // A killed process lets go of its files soon.
+	answerMax    = time.Minute
 	unmountPause = 20 * time.Millisecond
 	writeBytes   = 1 << 20 // One request of the kernel.
 )
@@ -128,13 +129,27 @@ func (f *FS) detach() error {
 	for {
 		err := f.server.Unmount()
 		if err == nil {
-			f.server.Wait()
-			return nil
+			return f.answered()
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("unmount %s: %w", f.mountpoint, err)
 		}
 		time.Sleep(unmountPause)
+	}
+}
+
+// answered waits for the calls that were under way.
+func (f *FS) answered() error {
+	ended := make(chan struct{})
+	go func() {
+		f.server.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-time.After(answerMax):
+		return fmt.Errorf("unmount %s: a call was not answered within %v", f.mountpoint, answerMax)
 	}
 }
 
