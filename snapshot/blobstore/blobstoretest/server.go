@@ -85,7 +85,9 @@ func StartS3(t testing.TB) *Server {
 		t.Fatalf("versitygw: %v\n%s", err, &output)
 	}
 	s := &Server{Proxy: startProxy(t, socket)}
-	if err := s.makeBucket(t.Context()); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), startPatience)
+	defer cancel()
+	if err := s.makeBucket(ctx); err != nil {
 		t.Fatalf("make the bucket: %v", err)
 	}
 	return s
