@@ -100,6 +100,25 @@ func TestFilesOfTheRaftLogAreAsLargeAsIsAskedFor(t *testing.T) {
 	}
 }
 
+// A log that was moved, and a start that was not told so.
+func TestALogThatIsNotThereIsAskedFor(t *testing.T) {
+	c := servertest.New(t, 1, func(_ int, c *server.Config) { c.WALDir = filepath.Join(t.TempDir(), "log") })
+	m := c.Members[0]
+	m.Stop()
+	cfg := m.Config
+	cfg.WALDir = ""
+	s, err := server.Start(t.Context(), cfg)
+	if err == nil {
+		s.Close()
+		t.Fatal("a member starts without its log")
+	}
+	if !strings.Contains(err.Error(), filepath.Join(cfg.DataDir, "wal")) || !strings.Contains(err.Error(), "--wal-dir") {
+		t.Error(err)
+	}
+	m.Start()
+	m.WaitReady()
+}
+
 // Two members of one cluster hold the same entries, so that each could go on from
 // the log of the other, with a vote that is not its own.
 func TestTheLogOfAnotherMemberIsRefused(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -161,7 +162,10 @@ func (s *Server) openState(ctx context.Context, b *boot) (*wal.Recovered, error)
 	s.id = id
 	s.keeper = keeper.New(s.cfg.Clock, s.cfg.ElectionTimeout)
 	var recovered *wal.Recovered
-	if s.wal, recovered, err = wal.Open(state.WAL()); err != nil {
+	switch s.wal, recovered, err = wal.Open(state.WAL()); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w: where this member's log lies, if not there, is said by --wal-dir", err)
+	case err != nil:
 		return nil, fmt.Errorf("open raft log: %w", err)
 	}
 	if err := replica.OwnLog(s.wal, recovered, id, state.WAL().Dir); err != nil {

@@ -34,6 +34,20 @@ func features() []feature {
 	}
 }
 
+// gateOf is the feature that a flag of etcd up to 3.6 has become, as kubeadm gave it:
+// --experimental-initial-corrupt-check is InitialCorruptCheck.
+func gateOf(flag string) string {
+	name, experimental := strings.CutPrefix(flag, "experimental-")
+	name = strings.TrimSuffix(strings.TrimPrefix(name, "enable-"), "-enabled")
+	name = strings.ReplaceAll(name, "-", "")
+	for _, f := range features() {
+		if experimental && strings.EqualFold(f.name, name) {
+			return f.name
+		}
+	}
+	return ""
+}
+
 // judgeFeatures reads NAME=true,NAME=false,….
 func (o *options) judgeFeatures() error {
 	asked := map[string]bool{}

@@ -118,6 +118,9 @@ func explain(fs *flag.FlagSet, err error) error {
 	if slices.Contains(unbuilt, name) {
 		return fmt.Errorf("flag --%s is in builds for tests alone: leave it out, or build with go build -tags failpoints ./cmd/holdfast", name)
 	}
+	if gate := gateOf(name); gate != "" {
+		return fmt.Errorf("there is no flag --%s: it is --feature-gates=%s=true now", name, gate)
+	}
 	var known []string
 	fs.VisitAll(func(f *flag.Flag) { known = append(known, f.Name) })
 	if near := nearest(name, known); near != "" {

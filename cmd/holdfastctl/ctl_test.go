@@ -357,6 +357,9 @@ func TestAWholeClusterIsRestoredAtOnce(t *testing.T) {
 	}
 }
 
+// walRecord is one in what inspect wal prints, beside heads and ends of segments.
+var walRecord = regexp.MustCompile(`\d  (begin|entry|hardstate|start|note|end) `)
+
 func TestInspectReadsAStoppedMemberAndNamesDamage(t *testing.T) {
 	tt := newTerminal(t, func(c *server.Config) { c.DataDir = "m0" })
 	for i := range 20 {
@@ -373,6 +376,10 @@ func TestInspectReadsAStoppedMemberAndNamesDamage(t *testing.T) {
 		if got := tt.must("inspect", command, "m0", "-w", "json"); !strings.HasPrefix(got, "{") || !strings.Contains(got, want) {
 			t.Errorf("inspect %s has no %q: %s", command, want, got)
 		}
+	}
+	found, told, _ := tt.run(0, "", "inspect", "wal", "m0")
+	if n := len(walRecord.FindAllString(found, -1)); n < 20 || !strings.Contains(told, fmt.Sprintf(": %d records, ", n)) {
+		t.Errorf("inspect wal shows %d records, and says %q", n, told)
 	}
 	if got := tt.must("inspect", "history", "m0", "--keys"); !strings.Contains(got, `put "key-07"`) || strings.Contains(got, "value") {
 		t.Errorf("inspect history --keys: %s", got)

@@ -116,7 +116,10 @@ func (c *ctl) inspectWALCommand() *cobra.Command {
 		return within(path, func(o *opened) string { return o.dir.WAL() }, func(dir string) error {
 			records, bytes := 0, int64(0)
 			err := wal.Verify(vfs.OS(), dir, func(i wal.Info) error {
-				records, bytes = records+1, bytes+i.Bytes
+				bytes += i.Bytes
+				if i.Record() {
+					records++
+				}
 				return c.show(fmt.Sprintf("%s %9d %7d  %-10s %s  %s", filepath.Base(i.File), i.Offset, i.Bytes, i.Kind, i.Mark, i.Detail), struct {
 					File    string `json:"file"`
 					Offset  int64  `json:"offset"`

@@ -115,7 +115,9 @@ func (c *ctl) inspectDatadir(ctx context.Context, o *opened, walDir string) erro
 		if i.Kind == "entry" {
 			last = i.Mark
 		}
-		records++
+		if i.Record() {
+			records++
+		}
 		return nil
 	})
 	changes := 0

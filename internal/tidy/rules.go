@@ -34,6 +34,7 @@ func rules() []rule {
 		{"ordered", "the order of a map differs from run to run and from member to member (I-7)", checkMapRanges},
 		{"format", "a format is four things: format.go, docs/format page, golden bytes in testdata/v1, inspect", checkFormats},
 		{"witness", "a document that names a test which is gone claims what nobody checks", checkNamedTests},
+		{"link", "who follows it is in need of what is behind it", checkLinks},
 		{"dependency", "each module we stand on is one to update, audit and trust", checkDependencies},
 		{"text", "the repository must read the same on every machine", checkTexts},
 	}

@@ -20,6 +20,10 @@ type Info struct {
 	Detail string // The rest, for people. No contents of entries.
 }
 
+// Record tells whether it is one; else it is the head of a segment, how one ends, or the
+// mark of a failure.
+func (i Info) Record() bool { return i.Offset > 0 && i.Bytes > 0 && i.Kind != "torn tail" }
+
 // Verify reads a log from the oldest record to the end, calling fn for each
 // thing found, and checks all that Open checks. It changes nothing. What fn
 // returns ends it.

@@ -81,7 +81,7 @@ func alerts(t *testing.T) map[string]string {
 var metricName = regexp.MustCompile(`\b(?:etcd|holdfast|grpc|process|go|os|promhttp)_\w+\b`)
 
 func TestEveryMetricThatIsShippedIsThere(t *testing.T) {
-	c := member.StartCluster(t, 3)
+	c := member.StartCluster(t, 3, "--archive-url=file://"+t.TempDir())
 	h := &http.Client{Transport: &http.Transport{TLSClientConfig: c.Certs.TLS(t)}}
 	for deadline := time.Now().Add(time.Minute); ; { // Round trips are measured now and then.
 		missing := missingOf(t, h, "https://"+c.Members[0].Client+"/metrics")
