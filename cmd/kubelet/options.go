@@ -140,15 +140,23 @@ func (o *options) choose(given func(flag string) bool) error {
 			return wrong("--%s is of simulated nodes: use --runtime sim, or leave it out", flag)
 		}
 	}
-	for _, flag := range []string{"node-name", "token", "token-file"} {
-		if o.cert != "" && given(flag) {
-			return wrong("--%s goes with one node, and --cert is of a fleet, which has its names from there: leave one of them out", flag)
-		}
+	if err := o.oneOrFleet(given); err != nil {
+		return err
 	}
 	if o.dir == "" {
 		o.dir = "kubelet"
 		if root && !sims {
 			o.dir = rootDir
+		}
+	}
+	return nil
+}
+
+// oneOrFleet refuses what is of a single node beside the certificate of a fleet.
+func (o *options) oneOrFleet(given func(flag string) bool) error {
+	for _, flag := range []string{"node-name", "token", "token-file"} {
+		if o.cert != "" && given(flag) {
+			return wrong("--%s goes with one node, and --cert is of a fleet, which has its names from there: leave one of them out", flag)
 		}
 	}
 	return nil
