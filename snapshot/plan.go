@@ -35,7 +35,9 @@ func ParseSpec(data []byte) ([]Target, error) {
 		Members []Target `json:"members"`
 	}
 	if err := yaml.UnmarshalStrict(data, &spec); err != nil {
-		return nil, fmt.Errorf("cluster spec: %w", err)
+		// The parser ends with a type of Go's, which says nothing to whoever wrote the file.
+		what, _, _ := strings.Cut(err.Error(), " into Go ")
+		return nil, fmt.Errorf("cluster spec: %s: it is YAML with a list \"members\" of name, peer-urls, data-dir and, if need be, client-urls and wal-dir", what)
 	}
 	return spec.Members, nil
 }

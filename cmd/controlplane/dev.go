@@ -103,6 +103,10 @@ run makes the pods anew; to be rid of all, remove --data-dir after this.
 			if d.runtime == simulated {
 				return errors.New("--runtime is sim: simulated nodes leave nothing")
 			}
+			// A folder that was misspelt must not look like pods that have ended.
+			if info, err := vfs.OS().Stat(filepath.Join(d.dir, "store")); err != nil || !info.IsDir {
+				return failure{fmt.Errorf("no cluster for trials has run with --data-dir %s: nothing is removed; name its folder", d.dir)}
+			}
 			log, err := logs.New(cmd.ErrOrStderr(), "warn", logs.Console, clock.Real())
 			if err != nil {
 				return err
@@ -135,6 +139,8 @@ func (d *dev) choose(counted bool) error {
 	switch {
 	case d.runtime == simulated && (d.nodes < 0 || d.nodes > simNodesMax):
 		return fmt.Errorf("--nodes is %d: use 0 to %d", d.nodes, simNodesMax)
+	case d.runtime == simulated && d.node+d.address != "":
+		return errors.New("--node-name and --node-ip are of a machine that runs containers: leave them out, or use another --runtime than sim")
 	case d.runtime == simulated:
 		return nil
 	case d.runtime == string(node.CRI):

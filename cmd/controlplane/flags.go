@@ -105,11 +105,9 @@ func (o *options) config(stderr io.Writer) (*planeConfig, error) {
 		c.AuthorityDir = o.certs
 	}
 	var errs []error
-	if c.ServiceRange, err = netip.ParsePrefix(o.serviceRange); err != nil {
-		errs = append(errs, fmt.Errorf("--service-range: %w", err))
-	}
-	if c.PodRange, err = netip.ParsePrefix(o.podRange); err != nil {
-		errs = append(errs, fmt.Errorf("--pod-range: %w", err))
+	errs = append(errs, o.ranges(c))
+	if m.Name == "" {
+		errs = append(errs, errors.New("--name is empty: each control plane has a name of its own; leave it out where there is one"))
 	}
 	if c.AdvertiseAPI, err = o.advertised(); err != nil {
 		errs = append(errs, err)
@@ -123,6 +121,28 @@ func (o *options) config(stderr io.Writer) (*planeConfig, error) {
 	}
 	c.Nodes = nodes
 	return c, errors.Join(append(errs, m.Validate())...)
+}
+
+// ranges are looked at before the member starts: one that joined its cluster, and then
+// ends because of them, is a voter that does not answer.
+func (o *options) ranges(c *planeConfig) error {
+	var errs []error
+	for _, r := range []struct {
+		flag, text string
+		to         *netip.Prefix
+	}{{"service-range", o.serviceRange, &c.ServiceRange}, {"pod-range", o.podRange, &c.PodRange}} {
+		var err error
+		if *r.to, err = netip.ParsePrefix(r.text); err != nil {
+			errs = append(errs, fmt.Errorf("--%s is %q: give an address and its bits, as 10.96.0.0/16", r.flag, r.text))
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	if err := state.CheckRanges(c.ServiceRange, c.PodRange); err != nil {
+		return fmt.Errorf("--service-range and --pod-range: %w", err)
+	}
+	return nil
 }
 
 // defaultTLS takes the files of a folder where none is named.

@@ -18,7 +18,13 @@ func TestWhatCannotBeIsRefusedWithItsMend(t *testing.T) {
 		says string
 	}{
 		{"--scheduler-profile fast", exitFailed, "use spread or binpack"},
-		{"--pod-range here", exitFailed, "--pod-range"},
+		{"--pod-range here", exitFailed, `--pod-range is "here": give an address and its bits`},
+		{"--pod-range 10.0.0.0/30", exitFailed, "subnets of /24"},
+		{"--pod-range fd00::/64", exitFailed, "it is an IPv4 range"},
+		{"--service-range 10.0.0.0/31", exitFailed, "at least 16 addresses"},
+		{"--service-range 10.244.9.0/24", exitFailed, "choose ranges that do not overlap"},
+		{"--name=", exitFailed, "--name is empty"},
+		{"--authority-dir theirs", exitFailed, "--authority-dir"},
 		{"--initial-cluster nonsense", exitFailed, "NAME=URL"},
 		{"--listen-api 0.0.0.0:6443 --initial-cluster default=https://localhost:2380,b=https://b:2380", exitFailed, "give --advertise-api"},
 		{"--initial-cluster default=https://localhost:2380,b=https://b:2380", exitFailed, "give --advertise-api"},
@@ -38,6 +44,9 @@ func TestWhatCannotBeIsRefusedWithItsMend(t *testing.T) {
 		{"dev --runtime cri", exitUsage, "--cri-socket"},
 		{"dev --runtime sim --data-dir theirs", exitFailed, "name another with --data-dir"},
 		{"dev --listen-api nowhere", exitFailed, "--listen-api"},
+		{"dev --runtime sim --node-name a", exitUsage, "--node-name and --node-ip"},
+		{"dev remove --runtime process --data-dir theirs", exitFailed, "no cluster for trials has run with --data-dir theirs"},
+		{"dev remove --runtime process --data-dir absent", exitFailed, "no cluster for trials"},
 	} {
 		var out bytes.Buffer
 		code := run(t.Context(), strings.Fields(c.args), &out, &out)

@@ -3,13 +3,17 @@ package main
 import (
 	"context"
 	"path"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/kube/state"
 )
 
 // metrics are what /metrics of the member tells of the layer over it.
@@ -23,7 +27,24 @@ type metrics struct {
 	waited   prometheus.Histogram
 	leading  *prometheus.GaugeVec
 	expiry   prometheus.GaugeFunc
+
+	// standing is asked for by each reader; until it is set, and while it fails, there are
+	// no such metrics: a number that nobody knows would be believed.
+	standing atomic.Pointer[func() (standing, error)]
 }
+
+// standing is what an operator wants to know of the layer at a glance.
+type standing struct {
+	state.Overview
+	heldUntil time.Time // Evictions, by the controllers that lead here. Zero: they are not.
+}
+
+// How the layer stands. "holdfastctl status" shows them.
+var (
+	nodesIn = prometheus.NewDesc("controlplane_nodes", "Nodes, by what they are ready.", []string{"ready"}, nil)
+	holdIs  = prometheus.NewDesc("controlplane_recovery_hold", "What waits for a decision after a restore: 0 nothing, 1 singletons, 2 also what is not recorded, 3 everything.", nil, nil)
+	heldTo  = prometheus.NewDesc("controlplane_evictions_held_until_timestamp_seconds", "Until when nobody is evicted from silent nodes; 0 if they are, or others lead the controllers.", nil, nil)
+)
 
 // newMetrics asks when the certificate of the API ends, in seconds, whenever somebody reads.
 func newMetrics(certificateEnd func() float64) *metrics {
@@ -50,6 +71,9 @@ func (m *metrics) Describe(to chan<- *prometheus.Desc) {
 	for _, c := range m.all() {
 		c.Describe(to)
 	}
+	to <- nodesIn
+	to <- holdIs
+	to <- heldTo
 }
 
 // Collect implements prometheus.Collector.
@@ -57,6 +81,23 @@ func (m *metrics) Collect(to chan<- prometheus.Metric) {
 	for _, c := range m.all() {
 		c.Collect(to)
 	}
+	look := m.standing.Load()
+	if look == nil {
+		return
+	}
+	is, err := (*look)()
+	if err != nil {
+		return
+	}
+	for _, ready := range []corev1.ConditionStatus{corev1.ConditionTrue, corev1.ConditionFalse, corev1.ConditionUnknown} {
+		to <- prometheus.MustNewConstMetric(nodesIn, prometheus.GaugeValue, float64(is.Nodes[ready]), strings.ToLower(string(ready)))
+	}
+	to <- prometheus.MustNewConstMetric(holdIs, prometheus.GaugeValue, float64(is.Hold))
+	held := 0.0
+	if !is.heldUntil.IsZero() {
+		held = float64(is.heldUntil.Unix())
+	}
+	to <- prometheus.MustNewConstMetric(heldTo, prometheus.GaugeValue, held)
 }
 
 // leads says that this control plane leads a part, until what it returns is called.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -123,9 +125,15 @@ func runPlane(ctx context.Context, cfg *planeConfig, also func(context.Context, 
 // listen opens the API's address. Certificates that are wrong are found here.
 func (p *plane) listen() (net.Listener, credentials.TransportCredentials, error) {
 	var err error
+	if _, err = vfs.OS().Stat(filepath.Join(p.cfg.AuthorityDir, "ca.pem")); err != nil { // Else it is found when the member has joined.
+		return nil, nil, fmt.Errorf("--authority-dir, or --certs-dir where that is left out: %w: name a folder that can be read, with the ca.pem that 'holdfastctl certs set' makes", err)
+	}
 	p.tls, err = pki.AwaitReloader(pki.Config{FS: vfs.OS(), Clock: clock.Real(), Logger: p.log, Files: p.cfg.API})
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w: make a set with 'holdfastctl certs set'", err)
+	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("certificate of the API: %w: make a set with 'holdfastctl certs set'", err)
+		return nil, nil, fmt.Errorf("certificate of the API: %w", err)
 	}
 	config, err := p.tls.ServerConfig(pki.ServerOptions{ClientAuth: true, Optional: true, ShowAuthority: true})
 	if err != nil {
@@ -155,6 +163,8 @@ func (p *plane) run(ctx context.Context, l net.Listener, creds credentials.Trans
 		return err
 	}
 	defer p.service.Close()
+	look := p.standing
+	p.metrics.standing.Store(&look)
 	if err := p.service.Ready(ctx); err != nil {
 		return err
 	}
@@ -177,6 +187,12 @@ func (p *plane) run(ctx context.Context, l net.Listener, creds credentials.Trans
 		g.Go("beside", func(ctx context.Context) error { return also(ctx, p) })
 	}
 	return g.Wait()
+}
+
+// standing is what metrics tell of nodes, evictions and a restore.
+func (p *plane) standing() (standing, error) {
+	is, err := p.service.Overview()
+	return standing{is, p.controllers.Brake().Until}, err
 }
 
 // assemble makes the parts. None of them does anything yet but fill the cache.

@@ -33,7 +33,7 @@ the key file that a restore would use: a lost key is lost data.
 `,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			if len(args) != 0 {
-				return badArguments("archive verify takes no arguments")
+				return badArguments("archive verify takes no arguments: the archive is --archive")
 			}
 			if err := c.needForm(formSimple, formJSON); err != nil {
 				return err

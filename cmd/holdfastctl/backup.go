@@ -49,6 +49,9 @@ func (f *archiveFlags) open(ctx context.Context) (*archive.Archive, blobstore.St
 		if err := cluster.UnmarshalText([]byte(f.cluster)); err != nil {
 			return nil, nil, badArguments("--cluster-uuid: %w", err)
 		}
+		if cluster == (archive.UUID{}) { // It would mean any.
+			return nil, nil, badArguments("--cluster-uuid %s is no cluster's: leave it out where the URL holds the archive of one", f.cluster)
+		}
 	}
 	ids, err := readIdentities(f.identity)
 	if err != nil {
@@ -78,7 +81,8 @@ func readIdentities(file string) (archive.Identities, error) {
 
 func (c *ctl) backupCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "backup <subcommand>", Short: "Shows and thins out the archive of a cluster"}
-	cmd.AddCommand(c.backupListCommand(), c.backupCostCommand(), c.backupPruneCommand())
+	cmd.AddCommand(c.backupListCommand(), c.backupCostCommand())
+	cmd.AddCommand(c.textOnly(c.backupPruneCommand())...)
 	return cmd
 }
 
@@ -93,7 +97,7 @@ it can be restored (holdfastctl restore).
 `,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 0 {
-				return badArguments("backup ls takes no arguments")
+				return badArguments("backup ls takes no arguments: the archive is --archive")
 			}
 			if err := c.needForm(formSimple, formTable, formJSON); err != nil {
 				return err
@@ -247,7 +251,7 @@ without a good drill nothing is (holdfastctl archive verify).
 `,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 0 {
-				return badArguments("backup prune takes no arguments")
+				return badArguments("backup prune takes no arguments: the archive is --archive")
 			}
 			if r.Window < 0 || r.Grace < 0 || r.Bases < 1 {
 				return badArguments("--keep %s and --grace %s must not be negative, --keep-bases %d not below 1", r.Window, r.Grace, r.Bases)

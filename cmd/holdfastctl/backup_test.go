@@ -208,6 +208,7 @@ func refusals(tt *terminalTest, url string, restore []string) {
 		{[]string{"restore", "--from", "s.db", "--to", "revision=3", "--cluster", "spec.yaml"}, exitArguments, "holds one point"},
 		{[]string{"backup", "ls", "--archive", url + "-not"}, exitArguments, "archive-not"},
 		{[]string{"backup", "ls", "--archive", url, "--cluster-uuid", "7"}, exitArguments, "UUID"},
+		{[]string{"backup", "ls", "--archive", url, "--cluster-uuid", "00000000000000000000000000000000"}, exitArguments, "is no cluster's"},
 		{[]string{"backup", "ls"}, exitArguments, "--archive is required"},
 		{[]string{"backup", "cost", "--archive", url, "--keep", "-1h"}, exitArguments, "--keep"},
 		{[]string{"inspect", "archive"}, exitArguments, "one URL"},

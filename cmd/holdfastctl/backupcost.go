@@ -23,7 +23,7 @@ of the newest base. It reads lists and manifests, and changes nothing.
 `,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 0 {
-				return badArguments("backup cost takes no arguments")
+				return badArguments("backup cost takes no arguments: the archive is --archive")
 			}
 			if err := c.needForm(formSimple, formJSON); err != nil {
 				return err

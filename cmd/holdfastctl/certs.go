@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,6 +36,9 @@ func (f *certFlags) store() pki.Store {
 // authority is the one of the folder.
 func (f *certFlags) authority(store pki.Store) (*pki.Authority, error) {
 	a, err := store.Authority()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // One that is there is not to be made anew.
+		return nil, exit(exitFailed, err)
+	}
 	if err != nil {
 		return nil, exit(exitFailed, fmt.Errorf("%w; 'holdfastctl certs ca --dir %s' makes the authority", err, f.dir))
 	}
@@ -66,12 +70,14 @@ files.
 Members read new files without a restart. Keep ca-key.pem away from them.
 `,
 	}
-	cmd.AddCommand(c.certsAuthorityCommand(),
+	cmd.AddCommand(c.certsCheckCommand())
+	cmd.AddCommand(c.textOnly(c.certsAuthorityCommand(),
 		c.certsIssueCommand(pki.Server, "Makes server.pem and server-key.pem, which clients see"),
 		c.certsIssueCommand(pki.Peer, "Makes peer.pem and peer-key.pem, by which members know each other"),
 		c.certsIssueCommand(pki.Client, "Makes client.pem and client-key.pem, by which a client is known"),
 		c.certsInitCommand(), c.certsSetCommand(), c.certsProfileCommand(), c.certsSignCommand(),
-		c.certsRenewCommand(), c.certsCheckCommand(), c.certsRotateCommand())
+		c.certsRenewCommand())...)
+	cmd.AddCommand(c.certsRotateCommand())
 	return cmd
 }
 

@@ -28,6 +28,9 @@ those of a folder, and those that running servers show.
   holdfastctl certs check 10.0.0.1:2379 10.0.0.1:2380
 `,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := c.needForm(formSimple, formJSON); err != nil {
+				return err
+			}
 			var all []pki.Expiry
 			if len(args) == 0 || cmd.Flags().Changed("dir") {
 				found, err := pki.Expiries(vfs.OS(), dir)
@@ -53,9 +56,20 @@ those of a folder, and those that running servers show.
 	return cmd
 }
 
+// expiryJSON is when a certificate ends, for programs.
+type expiryJSON struct {
+	Where   string    `json:"where"` // The file, or the endpoint that showed it.
+	Subject string    `json:"subject"`
+	CA      bool      `json:"ca"`
+	Begins  time.Time `json:"begins"`
+	Ends    time.Time `json:"ends"`
+	Soon    bool      `json:"soon"` // Or over.
+}
+
 func (c *ctl) printExpiries(all []pki.Expiry) error {
 	now := clock.Real().Wall()
 	var soon []string
+	list, lines := []expiryJSON{}, &page{}
 	for _, e := range all {
 		left := fmt.Sprintf("%d days left", int(e.Ends.Sub(now)/(24*time.Hour)))
 		switch {
@@ -67,7 +81,11 @@ func (c *ctl) printExpiries(all []pki.Expiry) error {
 		if e.Soon(now) {
 			soon = append(soon, e.Where)
 		}
-		fmt.Fprintf(c.out, "%s  %s  %s  (%s)\n", e.Ends.UTC().Format(time.DateOnly), e.Where, e.Subject, left)
+		list = append(list, expiryJSON{e.Where, e.Subject, e.IsCA, e.Begins.UTC(), e.Ends.UTC(), e.Soon(now)})
+		lines.printf("%s  %s  %s  (%s)\n", e.Ends.UTC().Format(time.DateOnly), e.Where, e.Subject, left)
+	}
+	if err := c.print(answer{json: list, simple: func(p *page) { p.Write(lines.Bytes()) }}); err != nil {
+		return err
 	}
 	if len(soon) > 0 {
 		return exit(exitFailed, fmt.Errorf("%d of %d certificates end within 30 days: %s; 'holdfastctl certs renew' makes new ones", len(soon), len(all), strings.Join(soon, ", ")))
@@ -104,6 +122,9 @@ func (c *ctl) shownBy(ctx context.Context, endpoint string) ([]pki.Expiry, error
 		return nil
 	}}
 	err = tls.Client(conn, config).HandshakeContext(ctx)
+	if errors.Is(err, context.DeadlineExceeded) && len(seen) == 0 { // Not wrapped: another flag is that for commands.
+		err = fmt.Errorf("it takes connections and says nothing for %v: is it a port of TLS, and does its process run? --dial-timeout gives it more", c.globals.dialTimeout)
+	}
 	if len(seen) > 0 {
 		return seen, nil // A server that wants a certificate of ours has shown its own by then.
 	}

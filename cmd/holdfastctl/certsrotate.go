@@ -25,11 +25,11 @@ func (c *ctl) certsRotateCommand() *cobra.Command {
 their keys stay in the folder, as ca-old and ca-next.
 `,
 	}
-	cmd.AddCommand(c.certsBeginCommand(),
+	cmd.AddCommand(c.textOnly(c.certsBeginCommand(),
 		c.certsStepCommand("sign", "Second step: the new authority signs", func(pki.RotationStep) pki.RotationStep { return pki.RotationSign }),
 		c.certsStepCommand("finish", "Third step: the old authority is not trusted any more", func(pki.RotationStep) pki.RotationStep { return pki.RotationDone }),
 		c.certsStepCommand("back", "Takes the last step back", func(now pki.RotationStep) pki.RotationStep { return now - 1 }),
-		c.certsRotationStatusCommand())
+		c.certsRotationStatusCommand())...)
 	return cmd
 }
 

@@ -46,6 +46,7 @@ func TestAConnectionThatCannotBeMadeIsToldWithCauseAndMend(t *testing.T) {
 		{refused("transport: Error while dialing: dial tcp: lookup b: no such host"), "dial tcp: lookup b: no such host", "check --endpoints"},
 		{refused("error reading server preface: remote error: tls: unknown certificate authority"), "error reading server preface: remote error: tls: unknown certificate authority", "--cert and --key of the CA that it trusts"},
 		{refused("error reading server preface: EOF"), "error reading server preface: EOF", "use https://"},
+		{refused("error reading server preface: raw-read tcp a:2->a:1: use of closed network connection"), "error reading server preface: raw-read tcp a:2->a:1: use of closed network connection", "does the process hang"},
 		{late, "context deadline exceeded: dial tcp a:1: connect: connection refused", "is the member running"},
 		{context.DeadlineExceeded, "context deadline exceeded", "--command-timeout"},
 		{client.ErrNoEndpoints, "no endpoints", "--endpoints"},

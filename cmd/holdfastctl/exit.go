@@ -95,6 +95,7 @@ var hints = hint.Hints{
 	{"no such host", "DNS does not know this name: check --endpoints"},
 	{"broken pipe", "the member ended the connection: does it want --cert and --key, or TLS (https://)?"},
 	{"connection reset", "the member ended the connection: does it want --cert and --key, or TLS (https://)?"},
+	{"use of closed network connection", "it takes connections and says nothing: does the process hang, or want TLS (https:// and --cacert)?"},
 	{"error reading server preface", "the member may want TLS: use https:// and --cacert"},
 }
 

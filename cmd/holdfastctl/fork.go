@@ -34,6 +34,8 @@ their full time; keys go when theirs runs out, so look at those first.
 `,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
+			case len(args) == 1 && cmd.Flags().Changed("at"):
+				return badArguments("--at %s: a snapshot file holds one point; give the URL of an archive with --archive", at)
 			case len(args) == 1 && f.url == "":
 				return exit(exitFailed, c.fork(cmd.Context(), args[0], fileOrigin(args[0]), dir))
 			case len(args) == 0 && f.url != "":

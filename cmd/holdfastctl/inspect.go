@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,8 +46,13 @@ func (c *ctl) inspectVerb(use, short string, run func(ctx context.Context, path 
 			if err := c.needForm(inspectForms...); err != nil {
 				return err
 			}
-			if _, err := vfs.OS().Stat(args[0]); err != nil {
+			info, err := vfs.OS().Stat(args[0])
+			if err != nil {
 				return exit(exitFailed, err)
+			}
+			_, of, _ := strings.Cut(strings.TrimSuffix(use, ">"), "<")
+			if ofFile := of == "file" || strings.HasSuffix(of, ".db"); !info.IsDir && !ofFile || info.IsDir && of == "file" {
+				return exit(exitFailed, fmt.Errorf("%s is a %s: name the %s", args[0], map[bool]string{true: "folder", false: "file"}[info.IsDir], of))
 			}
 			return exit(exitFailed, mended(run(cmd.Context(), args[0])))
 		},
@@ -70,11 +77,24 @@ type opened struct {
 	generation int
 }
 
-// open opens a data directory, or returns nil for a folder or file that is none.
+// holdsMember reports whether a path is a data directory. What cannot be looked at, as one
+// of another user, is not said to be none.
+func holdsMember(path string) (bool, error) {
+	info, err := vfs.OS().Stat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return datadir.Holds(vfs.OS(), path)
+}
+
+// openDataDir opens a data directory, or returns nil for a folder or file that is none.
 func openDataDir(path string) (*opened, error) {
-	there, err := vfs.Exists(vfs.OS(), filepath.Join(path, "IDENTITY"))
+	there, err := holdsMember(path)
 	if err != nil || !there {
-		return nil, nil // Not a folder, or not a data directory.
+		return nil, err
 	}
 	dir, err := datadir.Open(vfs.OS(), path)
 	if err != nil {
@@ -92,6 +112,12 @@ func openDataDir(path string) (*opened, error) {
 
 func (o *opened) history() string { return filepath.Join(o.dir.Generation(o.generation), "history") }
 func (o *opened) base() string    { return filepath.Join(o.dir.Generation(o.generation), "base.db") }
+
+// another is what a folder is that has nothing of what was looked for. It is not damage,
+// whose mend is to give a member up.
+func another(path, what string) error {
+	return fmt.Errorf("%s: no %s in this folder: name the --data-dir of a member, or the folder in it", path, what)
+}
 
 // within runs fn with what a path stands for: a part of a data directory, or the
 // path itself.
@@ -149,6 +175,9 @@ func (c *ctl) inspectHistoryCommand() *cobra.Command {
 				records++
 				return c.showRecord(f, keys)
 			})
+			if d := (*history.DamageError)(nil); errors.As(err, &d) && dir == path && d.File == dir { // There is no segment.
+				return another(dir, "history")
+			}
 			if err != nil {
 				return err
 			}

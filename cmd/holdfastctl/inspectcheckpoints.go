@@ -19,6 +19,9 @@ func (c *ctl) inspectCheckpointsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if s.Node == nil && s.History == 0 && len(s.Pods)+len(s.Damaged)+len(s.Lost) == 0 {
+			return fmt.Errorf("%s: no checkpoints in this folder: name the folder checkpoints in the --dir of a kubelet", path)
+		}
 		node := "none"
 		if s.Node != nil {
 			node = s.Node.Name

@@ -35,6 +35,9 @@ func (c *ctl) facts(list []fact) error {
 func (c *ctl) inspectBackendCommand() *cobra.Command {
 	return c.inspectVerb("backend <data-dir or base.db>", "Verifies the base, row by row, and shows what state it holds", func(ctx context.Context, path string) error {
 		return within(path, (*opened).base, func(file string) error {
+			if info, err := vfs.OS().Stat(file); err == nil && info.IsDir {
+				return another(file, "base.db")
+			}
 			meta, report, err := c.verifyBase(ctx, file)
 			if err != nil {
 				return err

@@ -24,8 +24,10 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
+	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
 	wire "google.golang.org/grpc/status"
 
@@ -65,7 +67,10 @@ func (c *ctl) execute(ctx context.Context, args []string) int {
 	root.SetIn(c.in)
 	root.SetOut(c.out)
 	root.SetErr(c.err)
-	cmd, err := root.ExecuteContextC(ctx)
+	cmd, err := c.known(root, args)
+	if err == nil {
+		cmd, err = root.ExecuteContextC(ctx)
+	}
 	if err == nil {
 		return exitSuccess
 	}
@@ -85,6 +90,26 @@ func (c *ctl) execute(ctx context.Context, args []string) int {
 		return exitConnection // It logs in while it connects.
 	}
 	return exit.code
+}
+
+// known refuses a word that is none of a command's subcommands. Cobra, and so etcdctl,
+// answers with the help of the command and success, which a script takes for its work done.
+func (c *ctl) known(root *cobra.Command, args []string) (*cobra.Command, error) {
+	cmd, rest, err := root.Find(args)
+	if c.tool != nil || err != nil || cmd.Runnable() || !cmd.HasParent() {
+		return cmd, nil
+	}
+	cmd.InitDefaultHelpFlag()
+	if cmd.ParseFlags(rest) != nil || cmd.Flags().NArg() == 0 || cmd.Flags().Lookup("help").Changed {
+		return cmd, nil
+	}
+	var there []string
+	for _, sub := range cmd.Commands() {
+		if sub.IsAvailableCommand() {
+			there = append(there, sub.Name())
+		}
+	}
+	return cmd, fmt.Errorf("unknown command %q for %q: there are %s", cmd.Flags().Arg(0), cmd.CommandPath(), strings.Join(there, ", "))
 }
 
 // canceled reports whether an error is nothing but the end of the command's context.

@@ -46,8 +46,8 @@ On several hosts: collect on each, carry the files together, plan, and apply on
 the host of the source.
 `,
 	}
-	cmd.AddCommand(c.recoverCollectCommand(), c.recoverPlanCommand(), c.recoverApplyCommand(), c.recoverAutoCommand(),
-		c.recoverVerifyCommand(), c.recoverSalvageCommand(), c.recoverThawCommand())
+	cmd.AddCommand(c.recoverCollectCommand(), c.recoverVerifyCommand(), c.recoverSalvageCommand())
+	cmd.AddCommand(c.textOnly(c.recoverPlanCommand(), c.recoverApplyCommand(), c.recoverAutoCommand(), c.recoverThawCommand())...)
 	if c.tool == nil {
 		cmd.AddCommand(c.objectCommand(cluster.RecoverPods(), "recover", "pods"))
 	}

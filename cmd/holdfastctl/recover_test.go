@@ -60,3 +60,18 @@ func TestWhatCanNotBeRecoveredIsSaid(t *testing.T) {
 		t.Errorf("still frozen: %s", stdout)
 	}
 }
+
+// What cannot be looked at, as a directory of another user, is not said to be empty: who
+// believes it makes a new member there.
+func TestWhatCannotBeReadIsNotCalledEmpty(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink("IDENTITY", filepath.Join(dir, "IDENTITY")); err != nil { // Root, too, cannot read that.
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"inspect", "datadir", dir}, {"inspect", "wal", dir}, {"repair", dir}, {"recover", "collect", dir}} {
+		_, stderr, code := offline(t, args...)
+		if code != exitFailed || strings.Contains(stderr, "no member") || strings.Contains(stderr, "no raft log") || !strings.Contains(stderr, "too many levels of symbolic links") {
+			t.Errorf("%q: exit code %d, %s", args, code, stderr)
+		}
+	}
+}

@@ -1,12 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -65,8 +65,8 @@ others a damaged member gets one from them when it starts, without any command.
 }
 
 func (c *ctl) repair(ctx context.Context, path string, f *repairFlags) (err error) {
-	if there, err := vfs.Exists(vfs.OS(), filepath.Join(path, "IDENTITY")); err != nil || !there {
-		return errors.Join(fmt.Errorf("%s: %w: name the --data-dir of one", path, datadir.ErrEmpty), err)
+	if there, err := holdsMember(path); err != nil || !there {
+		return cmp.Or(err, fmt.Errorf("%s: %w: name the --data-dir of one", path, datadir.ErrEmpty))
 	}
 	dir, err := datadir.Open(vfs.OS(), path)
 	if err != nil {

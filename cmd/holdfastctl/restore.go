@@ -90,6 +90,9 @@ func (c *ctl) restoreTo(cmd *cobra.Command, args []string, p *pointFlags, f *res
 	if back {
 		return c.takeBack(cmd.Context(), p, f.dryRun)
 	}
+	if err := c.needForm(formSimple); err != nil {
+		return err
+	}
 	if p.member != "" {
 		if err := fs.Set("name", p.member); err != nil {
 			return badArguments("--member: %w", err)

@@ -60,11 +60,16 @@ var groups = []*cobra.Group{
 func (c *ctl) rootCommand() *cobra.Command {
 	cobra.EnablePrefixMatching = true // As etcdctl: "compact 5" is known in many scripts.
 	root := &cobra.Command{
-		Use:               c.name(),
-		Short:             "A command line for holdfast and every other cluster that speaks the etcd v3 protocol.",
-		SilenceUsage:      true,
-		SilenceErrors:     true,
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return c.prepare(cmd) },
+		Use:           c.name(),
+		Short:         "A command line for holdfast and every other cluster that speaks the etcd v3 protocol.",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, args []string) error {
+			if err := c.prepare(cmd); err != nil {
+				return err
+			}
+			return c.needPaths(cmd, args)
+		},
 	}
 	c.globalFlags(root.PersistentFlags())
 	add := func(group string, commands ...*cobra.Command) {
@@ -79,8 +84,9 @@ func (c *ctl) rootCommand() *cobra.Command {
 	add(groupConcurrency, c.lockCommand(), c.electCommand())
 	add(groupCluster, c.statusCommand(), c.memberCommand(), c.endpointCommand(), c.alarmCommand(), c.defragCommand(), c.moveLeaderCommand(), c.downgradeCommand(), c.snapshotCommand())
 	add(groupAuth, c.authCommand(), c.userCommand(), c.roleCommand())
-	add(groupFiles, c.backupCommand(), c.archiveCommand(), c.restoreCommand(), c.recoverCommand(), c.repairCommand())
-	add(groupFiles, c.certsCommand(), c.inspectCommand(), c.diffCommand(), c.forkCommand(), c.hashKVCommand(), c.migrateCommand())
+	add(groupFiles, c.backupCommand(), c.archiveCommand(), c.restoreCommand(), c.recoverCommand())
+	add(groupFiles, c.certsCommand(), c.inspectCommand(), c.diffCommand(), c.hashKVCommand(), c.migrateCommand())
+	add(groupFiles, c.textOnly(c.forkCommand(), c.repairCommand())...)
 	add(groupAuth, c.tokenCommand())
 	add(groupUtility, c.benchCommand(), c.checkCommand(), c.mirrorCommand(), c.versionCommand(), c.optionsCommand())
 	if c.tool != nil {
@@ -144,6 +150,32 @@ func (c *ctl) prepare(cmd *cobra.Command) error {
 		c.discover(cmd.Context())
 	}
 	return nil
+}
+
+// needPaths refuses an empty argument of a command for files: what a variable makes that
+// is not set. It would mean the folder that one happens to be in.
+func (c *ctl) needPaths(cmd *cobra.Command, args []string) error {
+	top := cmd
+	for top.HasParent() && top.Parent().HasParent() {
+		top = top.Parent()
+	}
+	if c.tool != nil || !slices.Contains(args, "") || top.GroupID != groupFiles && top.Name() != "snapshot" {
+		return nil
+	}
+	code := exitArguments
+	if top.Name() == "diff" {
+		code = exitTrouble
+	}
+	return exit(code, fmt.Errorf("%s: an argument is empty: is a variable not set?", cmd.CommandPath()))
+}
+
+// textOnly says that commands print text alone: another form is refused before anything
+// is done.
+func (c *ctl) textOnly(commands ...*cobra.Command) []*cobra.Command {
+	for _, cmd := range commands {
+		cmd.PreRunE = func(*cobra.Command, []string) error { return c.needForm(formSimple) }
+	}
+	return commands
 }
 
 // takeEnviron sets flags that are not given from their variables.

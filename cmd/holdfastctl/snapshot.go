@@ -19,7 +19,8 @@ const pieceBytes = 256 << 10
 
 func (c *ctl) snapshotCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "snapshot <subcommand>", Short: "Saves, checks and restores snapshots, and exchanges them with etcd"}
-	cmd.AddCommand(c.snapshotSaveCommand(), c.snapshotStatusCommand(), c.snapshotRestoreCommand(), c.snapshotImportCommand(), c.snapshotExportCommand())
+	cmd.AddCommand(c.snapshotSaveCommand(), c.snapshotStatusCommand(), c.snapshotRestoreCommand())
+	cmd.AddCommand(c.textOnly(c.snapshotImportCommand(), c.snapshotExportCommand())...)
 	return cmd
 }
 
@@ -36,6 +37,9 @@ Without --command-timeout it may take as long as it needs.
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return badArguments("snapshot save expects one argument <filename>")
+			}
+			if info, err := vfs.OS().Stat(args[0]); err == nil && info.IsDir { // Else it is found when all has come.
+				return exit(exitInterrupted, fmt.Errorf("save snapshot as %s: this is a folder: name a file in it", args[0]))
 			}
 			ctx := cmd.Context()
 			if cmd.Flags().Lookup("command-timeout").Changed {

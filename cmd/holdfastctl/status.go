@@ -41,6 +41,7 @@ type clusterStatus struct {
 	Margin    int            `json:"quorum_margin"` // Voters that may fail yet; negative: there is no quorum.
 	Alarms    []string       `json:"alarms"`
 	Backup    *backupStatus  `json:"backup,omitempty"`
+	Plane     *planeStatus   `json:"control_plane,omitempty"`
 	Members   []memberStatus `json:"members"`
 	Problems  []string       `json:"problems"`
 }
@@ -83,6 +84,9 @@ is wrong. The exit code is 1 when something is.
 
 What a member tells only as a metric (disk, certificate, backup) is left out where
 its client URL does not answer HTTP, and for servers that are not holdfast.
+
+Of members that are a control plane it shows the nodes too, whether evictions are held
+because many nodes fell silent at once, and what waits for 'recover pods' after a restore.
 `,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 0 {
@@ -182,7 +186,7 @@ func moment(seconds float64) time.Time {
 	return time.Unix(int64(seconds), 0).UTC()
 }
 
-// metricsOf reads our metrics without labels; nothing where they are not told.
+// metricsOf reads our metrics, by name and labels; nothing where they are not told.
 func (c *ctl) metricsOf(ctx context.Context, endpoint string) map[string]float64 {
 	if !strings.HasPrefix(endpoint, "http") {
 		return nil
@@ -210,7 +214,7 @@ func (c *ctl) metricsOf(ctx context.Context, endpoint string) map[string]float64
 	lines := bufio.NewScanner(io.LimitReader(resp.Body, statusPageMax))
 	for lines.Scan() {
 		name, value, ok := strings.Cut(lines.Text(), " ")
-		if n, err := strconv.ParseFloat(value, 64); ok && err == nil && strings.HasPrefix(name, "holdfast_") {
+		if n, err := strconv.ParseFloat(value, 64); ok && err == nil && (strings.HasPrefix(name, "holdfast_") || strings.HasPrefix(name, "controlplane_")) {
 			all[name] = n
 		}
 	}
@@ -248,6 +252,7 @@ func (s *clusterStatus) join() {
 			}
 		}
 	}
+	s.joinPlane()
 	s.Margin = s.Answering - (s.Voters/2 + 1)
 	for i := range s.Members {
 		if m := &s.Members[i]; m.answer != nil {
@@ -287,6 +292,9 @@ func (s *clusterStatus) judge(now time.Time) {
 	}
 	if b := s.Backup; b != nil {
 		b.judge(now, problem)
+	}
+	if s.Plane != nil {
+		s.Plane.judge(now, problem)
 	}
 }
 
@@ -346,6 +354,9 @@ func (s *clusterStatus) page(p *page) {
 	}
 	p.printf("alarms    %s\n", strings.Join(append(s.Alarms, "none")[:max(1, len(s.Alarms))], "; "))
 	p.printf("backup    %s\n", s.Backup.text(now))
+	if s.Plane != nil {
+		s.Plane.page(p, now)
+	}
 	g := &grid{head: []string{"member", "role", "endpoint", "version", "lag", "store", "of quota", "disk free", "certificate ends", "error"}}
 	for _, m := range s.Members {
 		row := []string{m.Name, m.Role, m.Endpoint, "", "", "", "", "", "", m.Error}

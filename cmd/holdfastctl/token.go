@@ -31,7 +31,8 @@ a machine knows the right cluster before it sends anything. It is printed once: 
 store keeps a hash of it.
 `,
 	}
-	cmd.AddCommand(c.tokenCreateCommand(), c.tokenListCommand(), c.tokenRevokeCommand())
+	cmd.AddCommand(c.tokenListCommand())
+	cmd.AddCommand(c.textOnly(c.tokenCreateCommand(), c.tokenRevokeCommand())...)
 	return cmd
 }
 

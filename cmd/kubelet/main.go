@@ -8,6 +8,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,9 @@ import (
 
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/logs"
+	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/kube/demo"
+	"github.com/holdfast-db/holdfast/kube/kubelet"
 	"github.com/holdfast-db/holdfast/kube/node"
 )
 
@@ -64,6 +67,10 @@ again makes the pods anew.
 				return err
 			}
 			*understood = true
+			// A folder that was misspelt must not look like pods that have ended.
+			if there, err := kubelet.HasRun(vfs.OS(), o.dir); err != nil || !there {
+				return cmp.Or(err, fmt.Errorf("no kubelet has run with --dir %s: nothing is removed; name its folder", o.dir))
+			}
 			log, err := logs.New(cmd.ErrOrStderr(), "warn", logs.Console, clock.Real())
 			if err != nil {
 				return err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -35,11 +36,41 @@ func TestWhatCannotBeIsRefusedWithItsMend(t *testing.T) {
 		{"--server a:1 --token nonsense", exitFailed, "join token"},
 		{"--sever a:1", exitUsage, "unknown flag"},
 		{"--server a:1 --cert none", exitFailed, "none.pem"},
+		{"--server a:1 --cert none --node-name a", exitUsage, "--node-name goes with one node"},
+		{"--server a:1 --cert none --token x", exitUsage, "--token goes with one node"},
+		{"--server a:1 --runtime sim --zones -1", exitUsage, "--zones is -1"},
+		{"--server a:1 --runtime process --pod-range x", exitUsage, "give an address and its bits"},
+		{"--server a:1 --runtime process --service-range 10.244.7.0/24", exitUsage, "would have the same addresses"},
+		{"--server a:1 --runtime sim --token-file /dev/null", exitFailed, "/dev/null is empty"},
+		{"remove", exitFailed, "no kubelet has run"},
 	} {
 		var out bytes.Buffer
 		code := run(t.Context(), append(strings.Fields(c.args), "--dir="+filepath.Join(t.TempDir(), "k")), &out)
 		if code != c.code || !strings.Contains(out.String(), c.says) {
 			t.Errorf("kubelet %s: exit %d, %q; want %d, %q", c.args, code, out.String(), c.code, c.says)
 		}
+	}
+}
+
+// A folder that is misspelt is no kubelet's, and stays as it is.
+func TestRemoveLeavesFoldersAloneThatNoKubeletHad(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "notes")
+	if err := os.WriteFile(file, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, arg := range []string{dir, file, filepath.Join(dir, "absent")} {
+		var out bytes.Buffer
+		if code := run(t.Context(), []string{"remove", "--runtime=process", "--dir=" + arg}, &out); code != exitFailed || !strings.Contains(out.String(), "no kubelet has run with --dir "+arg) {
+			t.Errorf("%s: exit %d, %q", arg, code, out.String())
+		}
+	}
+	var out bytes.Buffer
+	if code := run(t.Context(), []string{"--server=a:1", "--runtime=process", "--node-ip=127.0.0.1", "--dir=" + file}, &out); code != exitUsage || !strings.Contains(out.String(), "is a file") {
+		t.Errorf("a file: exit %d, %q", code, out.String())
+	}
+	found, err := os.ReadDir(dir)
+	if err != nil || len(found) != 1 {
+		t.Errorf("%v, %v", found, err)
 	}
 }

@@ -152,7 +152,9 @@ func (o *options) joinToken() (*token.Token, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--token-file: %w", err)
 		}
-		text = strings.TrimSpace(string(data))
+		if text = strings.TrimSpace(string(data)); text == "" {
+			return nil, fmt.Errorf("--token-file: %s is empty: put in it what 'holdfastctl token create' prints", o.tokenFile)
+		}
 	}
 	if text == "" {
 		return nil, nil

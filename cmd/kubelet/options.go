@@ -140,10 +140,23 @@ func (o *options) choose(given func(flag string) bool) error {
 			return wrong("--%s is of simulated nodes: use --runtime sim, or leave it out", flag)
 		}
 	}
+	if err := o.oneOrFleet(given); err != nil {
+		return err
+	}
 	if o.dir == "" {
 		o.dir = "kubelet"
 		if root && !sims {
 			o.dir = rootDir
+		}
+	}
+	return nil
+}
+
+// oneOrFleet refuses what is of a single node beside the certificate of a fleet.
+func (o *options) oneOrFleet(given func(flag string) bool) error {
+	for _, flag := range []string{"node-name", "token", "token-file"} {
+		if o.cert != "" && given(flag) {
+			return wrong("--%s goes with one node, and --cert is of a fleet, which has its names from there: leave one of them out", flag)
 		}
 	}
 	return nil
@@ -167,8 +180,11 @@ func (o *options) run(ctx context.Context, stderr io.Writer) error {
 	if o.log, err = logs.New(stderr, o.logLevel, o.logFormat, clock.Real()); err != nil {
 		return usage{err}
 	}
+	if info, err := vfs.OS().Stat(o.dir); err == nil && !info.IsDir {
+		return wrong("--dir: %s is a file: name a folder, which need not be there yet", o.dir)
+	}
 	if err := vfs.MakeFolder(vfs.OS(), o.dir); err != nil {
-		return err
+		return fmt.Errorf("--dir: %w", err)
 	}
 	if o.instance, err = kubelet.InstanceOf(vfs.OS(), o.dir); err != nil {
 		return err
@@ -220,6 +236,9 @@ func (o *options) podsQuantity() resource.Quantity {
 func (o *options) checkSimulated() error {
 	if o.count < 1 || o.count > countMax {
 		return wrong("--count is %d: use 1 to %d", o.count, countMax)
+	}
+	if o.zones < 0 {
+		return wrong("--zones is %d: use 0, for none, or more", o.zones)
 	}
 	if o.count > 1 && o.cert == "" {
 		return wrong("--count is %d: a fleet needs --certs-dir and --cert, a pair with the common name system:fleet:PREFIX of the organization system:fleets", o.count)
@@ -284,8 +303,9 @@ func (o *options) checkReal() error {
 
 // ranges are those of the control planes.
 func (o *options) ranges() (err error) {
+	const mend = "give an address and its bits, as 10.96.0.0/16"
 	if o.podPrefix, err = netip.ParsePrefix(o.podRange); err != nil {
-		return wrong("--pod-range: %v", err)
+		return wrong("--pod-range is %q: %s", o.podRange, mend)
 	}
 	if o.serviceRange == "" {
 		o.serviceRange = serviceRange
@@ -294,7 +314,10 @@ func (o *options) ranges() (err error) {
 		}
 	}
 	if o.servicePrefix, err = netip.ParsePrefix(o.serviceRange); err != nil {
-		return wrong("--service-range: %v", err)
+		return wrong("--service-range is %q: %s", o.serviceRange, mend)
+	}
+	if o.podPrefix.Overlaps(o.servicePrefix) {
+		return wrong("--pod-range %v and --service-range %v: pods and services would have the same addresses: give both as the control planes have them", o.podPrefix, o.servicePrefix)
 	}
 	return nil
 }

@@ -26,6 +26,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -94,6 +95,18 @@ func Open(fsys vfs.FS, path string) (*Dir, error) {
 		return nil, fmt.Errorf("lock data directory %s: %w; choose a --data-dir that can be written", path, err)
 	}
 	return &Dir{fs: fsys, path: path, lock: lock, made: map[int]bool{}}, nil
+}
+
+// Holds reports whether a folder has what only a member's has. It makes nothing, not even
+// the lock: for commands that may be given any folder.
+func Holds(fsys vfs.FS, path string) (bool, error) {
+	names, err := fsys.List(path)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(names, func(name string) bool {
+		return name == identityName || name == identityCopy || name == frozenName
+	}), nil
 }
 
 // Close gives the lock back.

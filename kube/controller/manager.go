@@ -5,6 +5,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -60,6 +61,7 @@ func (c *Config) Validate() error {
 type Manager struct {
 	cfg    Config
 	quorum *quorum
+	brake  atomic.Pointer[nodelife.Brake] // Nil while another leads, or nothing is planned yet.
 }
 
 // New returns controllers that do nothing yet.
@@ -85,9 +87,18 @@ func New(cfg Config) (*Manager, error) {
 // nodes is not its own. Without it, nobody is evicted in the first minute of Run.
 func (m *Manager) Observe(ctx context.Context) error { return m.quorum.run(ctx) }
 
+// Brake is what keeps nodes' pods from being evicted; off in whoever does not lead.
+func (m *Manager) Brake() nodelife.Brake {
+	if b := m.brake.Load(); b != nil {
+		return *b
+	}
+	return nodelife.Brake{}
+}
+
 // Run works for one leadership, until ctx ends or something is wrong for good. It
 // returns nil when a write is refused because another leads.
 func (m *Manager) Run(ctx context.Context, fence *kubepb.Fence) error {
+	defer m.brake.Store(nil)
 	g := task.New(ctx)
 	t := newTerm(m, fence)
 	g.Go("quorum", m.quorum.run)

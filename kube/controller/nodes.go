@@ -146,6 +146,7 @@ func (c *nodes) sync(ctx context.Context, _ key) (time.Duration, error) {
 	}
 	p := nodelife.Make(f)
 	c.brake, c.silent = p.Brake, silent
+	c.term.brake.Store(&p.Brake)
 	for _, n := range p.Notes {
 		c.note(n)
 	}

@@ -102,7 +102,8 @@ func TestPodsOfADeadNodeRunElsewhereAfterTheirTolerationAndTrafficGoesAtOnce(t *
 func TestTheBrakeKeepsPodsWhenMostNodesFallSilentUntilItIsCalm(t *testing.T) {
 	w := newWorld(t, 5)
 	clk := clocktest.New()
-	w.run(w.manager(clk), w.lead())
+	m := w.manager(clk)
+	w.run(m, w.lead())
 	make1(w, web(10, "one"))
 	w.done("web")
 	w.calm(clk)
@@ -110,6 +111,9 @@ func TestTheBrakeKeepsPodsWhenMostNodesFallSilentUntilItIsCalm(t *testing.T) {
 	for _, n := range []string{"n0", "n1", "n2"} {
 		w.marked(n)
 	}
+	w.eventually("who watches sees the brake", func() (bool, string) {
+		return strings.Contains(m.Brake().Why, "3 of 5 nodes fell silent"), m.Brake().Why
+	})
 	w.eventually("an event says that evictions stopped", func() (bool, string) {
 		events, _, err := objects.List[*corev1.Event](t.Context(), w.client, objects.ListOptions{Namespace: "default"})
 		if err != nil {

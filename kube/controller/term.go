@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -13,6 +14,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/kube/api"
+	"github.com/holdfast-db/holdfast/kube/controller/nodelife"
 	"github.com/holdfast-db/holdfast/kube/controller/queue"
 	"github.com/holdfast-db/holdfast/kube/objects"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
@@ -29,6 +31,7 @@ type term struct {
 	recorder *recorder
 	loops    []*loop
 	quorum   *quorum
+	brake    *atomic.Pointer[nodelife.Brake] // For those who watch.
 	recovery *recovery
 	tasks    []background
 }
@@ -63,7 +66,7 @@ type loop struct {
 }
 
 func newTerm(m *Manager, fence *kubepb.Fence) *term {
-	t := &term{cfg: m.cfg, client: m.cfg.Client, clock: m.cfg.Clock, log: m.cfg.Logger, fence: fence, quorum: m.quorum}
+	t := &term{cfg: m.cfg, client: m.cfg.Client, clock: m.cfg.Clock, log: m.cfg.Logger, fence: fence, quorum: m.quorum, brake: &m.brake}
 	t.views = newViews(m.cfg.Client, m.cfg.Logger)
 	t.recorder = newRecorder(t)
 	t.recovery = &recovery{term: t}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -171,6 +172,13 @@ func (c *cache) defaultPriority() *schedulingv1.PriorityClass {
 	return best
 }
 
+// CheckRanges says what is wrong with ranges that somebody chose, before there is a
+// service that has them.
+func CheckRanges(services, pods netip.Prefix) error {
+	c := Config{ServiceRange: services, PodRange: pods, SubnetBits: defaultSubnetBits}
+	return checkRanges(&c)
+}
+
 // checkRanges says what is wrong with the ranges of addresses.
 func checkRanges(c *Config) error {
 	if !c.ServiceRange.Addr().Is4() || c.ServiceRange.Bits() > 28 {
@@ -178,6 +186,9 @@ func checkRanges(c *Config) error {
 	}
 	if !c.PodRange.Addr().Is4() || c.SubnetBits <= c.PodRange.Bits() || c.SubnetBits > 30 {
 		return fmt.Errorf("pod range %v: it is an IPv4 range, and subnets of /%d are parts of it", c.PodRange, c.SubnetBits)
+	}
+	if c.ServiceRange.Overlaps(c.PodRange) {
+		return fmt.Errorf("services in %v and pods in %v would have the same addresses: choose ranges that do not overlap", c.ServiceRange, c.PodRange)
 	}
 	return nil
 }

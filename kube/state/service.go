@@ -80,6 +80,7 @@ type Config struct {
 const (
 	DefaultServiceRange = "10.96.0.0/16"
 	DefaultPodRange     = "10.244.0.0/16"
+	defaultSubnetBits   = 24
 )
 
 func (c *Config) setDefaults() error {
@@ -106,7 +107,7 @@ func (c *Config) setDefaults() error {
 		c.HeartbeatTTL = heartbeatTTL
 	}
 	if c.SubnetBits == 0 {
-		c.SubnetBits = 24
+		c.SubnetBits = defaultSubnetBits
 	}
 	if c.Peer != nil && c.Address == "" {
 		wrong = append(wrong, errors.New("no Address for others, as there are some"))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/holdfast-db/holdfast/internal/datadir"
 	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/internal/vfs"
 	"github.com/holdfast-db/holdfast/snapshot"
 )
 
@@ -343,6 +344,34 @@ func TestAFrozenMemberIsThawed(t *testing.T) {
 	}
 	if err := Thaw(testConfig(), s.sources[0]); err != nil || may() != nil {
 		t.Errorf("thawed: %v, %v", err, may())
+	}
+}
+
+// Whoever names another folder by mistake is told, and finds nothing new in it or beside it.
+func TestAFolderThatHoldsNoMemberIsLeftAsItIs(t *testing.T) {
+	parent := t.TempDir()
+	dir := filepath.Join(parent, "photos")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	cfg, src := testConfig(), Source{DataDir: dir}
+	cfg.FS = vfs.OS()
+	_, err := Collect(t.Context(), cfg, src)
+	for what, err := range map[string]error{"collect": err, "freeze": Freeze(cfg, src, "tests"), "thaw": Thaw(cfg, src), "thaw of nothing": Thaw(cfg, Source{DataDir: dir + "x"})} {
+		if !errors.Is(err, datadir.ErrEmpty) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for _, d := range []string{parent, dir} {
+		found, err := os.ReadDir(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range found {
+			if f.Name() != "photos" {
+				t.Errorf("there is a new %s", filepath.Join(d, f.Name()))
+			}
+		}
 	}
 }
 

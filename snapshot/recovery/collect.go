@@ -48,6 +48,13 @@ func openStopped(cfg Config, src Source) (*datadir.Dir, error) {
 	if !there {
 		return nil, fmt.Errorf("%s is missing: %w", src.DataDir, datadir.ErrEmpty)
 	}
+	holds, err := datadir.Holds(cfg.FS, src.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	if !holds { // The lock, too, is a file that nobody wants in a folder of something else.
+		return nil, fmt.Errorf("%s: %w: name the --data-dir of one", src.DataDir, datadir.ErrEmpty)
+	}
 	return datadir.Open(cfg.FS, src.DataDir)
 }
 

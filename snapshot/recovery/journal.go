@@ -104,6 +104,15 @@ func giveUp(fsys vfs.FS, p *Plan) error {
 // not built anything yet. One that has must be finished: some of the new
 // directories may have their names already.
 func Thaw(cfg Config, src Source) error {
+	// A directory that is being recovered may have another name just now.
+	if under, err := vfs.Exists(cfg.FS, journalDir(src.DataDir)); err != nil || !under {
+		if err == nil {
+			err = withStopped(cfg, src, func(d *datadir.Dir) error { return nil })
+		}
+		if err != nil {
+			return err
+		}
+	}
 	lock, err := lockJournal(cfg.FS, src.DataDir)
 	if err != nil {
 		return err

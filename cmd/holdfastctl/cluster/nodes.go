@@ -54,6 +54,9 @@ func (s *session) nodes(ctx context.Context, args []string, selector string) ([]
 	for _, a := range args {
 		a = strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(a, "nodes/"), "node/"), "no/")
 		found = append(found, target{api.Node, a})
+		if err := named([]string{a}); err != nil {
+			return nil, err
+		}
 	}
 	if len(args) == 0 {
 		if selector == "" {

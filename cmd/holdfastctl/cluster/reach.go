@@ -26,6 +26,9 @@ const defaultContainer = "kubectl.kubernetes.io/default-container"
 // podsFor are the pods that POD or TYPE/NAME means, the best to reach first, and the
 // object that was named.
 func (s *session) podsFor(ctx context.Context, word string) (api.Object, []*corev1.Pod, error) {
+	if err := named([]string{word}); err != nil {
+		return nil, nil, err
+	}
 	if !strings.Contains(word, "/") {
 		word = "pods/" + word
 	}

@@ -131,7 +131,7 @@ func (s *session) showRecovery(is *kubepb.RecoveryResponse, form string) error {
 	if form == "json" {
 		return s.asJSON(recoveryView(is))
 	}
-	if is.State == kubepb.RecoveryResponse_SETTLED {
+	if is.State == kubepb.RecoveryResponse_SETTLED && is.Hold == kubepb.Hold_HOLD_NONE {
 		s.printf("All is settled since the store was restored last, or it never was.\n")
 		return nil
 	}
@@ -161,6 +161,10 @@ func (s *session) showRecovery(is *kubepb.RecoveryResponse, form string) error {
 		g.add(strings.ToLower(p.List.String()), p.Namespace, p.Name, p.Node, yesNo(p.Running), fmt.Sprint(p.Restarts), orNone(p.Controller), printable(note))
 	}
 	g.flush()
+	if is.State == kubepb.RecoveryResponse_SETTLED {
+		s.printf("\nThis ends as those in the list %q end; for a node that you know to run none, --distrust NODE ends it.\n", "running")
+		return nil
+	}
 	s.printf("\n%d pods to be decided about: --adopt records them, --prune lets them end.\n", is.Undecided)
 	return nil
 }
@@ -192,6 +196,7 @@ func noteOn(p *kubepb.RecoveredPod) string {
 
 var stateWords = map[kubepb.RecoveryResponse_State]string{
 	kubepb.RecoveryResponse_OPEN:       "nothing is started or ended before it is settled what runs",
+	kubepb.RecoveryResponse_SETTLED:    "all is settled, but singletons that a node may still run are not started elsewhere",
 	kubepb.RecoveryResponse_PROCEEDING: "controllers go on, and singletons and what is not recorded wait for a decision",
 }
 
@@ -282,7 +287,7 @@ func recoveryView(is *kubepb.RecoveryResponse) any {
 		nodes = append(nodes, node{n.Node, n.Reported, n.GivenUp, n.Distrusted, n.Pods, n.Claims, n.Doubtful, n.Doubt})
 	}
 	return map[string]any{
-		"state": strings.ToLower(is.State.String()), "timeline": is.Timeline, "since": is.Since, "undecided": is.Undecided, "nodes": nodes, "pods": podViews(is.Pods),
+		"state": strings.ToLower(is.State.String()), "hold": strings.ToLower(strings.TrimPrefix(is.Hold.String(), "HOLD_")), "timeline": is.Timeline, "since": is.Since, "undecided": is.Undecided, "nodes": nodes, "pods": podViews(is.Pods),
 	}
 }
 

@@ -56,3 +56,29 @@ running a x n2 yes 0 <none> only its node says what it is (--as-told); labels ap
 		t.Errorf("%s\nwant\n%s", got, want)
 	}
 }
+
+// A singleton that may still run keeps the hold up when all else is settled.
+func TestAHoldOfSingletonsIsNotCalledSettled(t *testing.T) {
+	show := func(hold kubepb.Hold) string {
+		var out bytes.Buffer
+		s := &session{Config: Config{Out: &out, Clock: clock.Real()}}
+		is := &kubepb.RecoveryResponse{
+			State: kubepb.RecoveryResponse_SETTLED, Hold: hold, Timeline: 2,
+			Nodes: []*kubepb.NodeReport{{Node: "n1", Reported: 1, Pods: 1, Claims: 1}},
+			Pods:  []*kubepb.RecoveredPod{{List: kubepb.RecoveredPod_RUNNING, Namespace: "a", Name: "one", Node: "n1", Running: true, Singleton: true}},
+		}
+		if err := s.showRecovery(is, "table"); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	if got := show(kubepb.Hold_HOLD_NONE); got != "All is settled since the store was restored last, or it never was.\n" {
+		t.Error(got)
+	}
+	got := show(kubepb.Hold_HOLD_SINGLETONS)
+	for _, want := range []string{"singletons that a node may still run are not started elsewhere", "one", "n1", "--distrust NODE"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in:\n%s", want, got)
+		}
+	}
+}

@@ -92,6 +92,12 @@ func (s *session) root() *cobra.Command {
 		Short:         "Shows and changes the objects of a cluster, in kubectl's words",
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if n := cmd.Flags().Lookup("namespace"); n != nil && n.Changed && s.namespace == "" {
+				return usage("-n: the name of the namespace is empty: is a variable not set?")
+			}
+			return nil
+		},
 	}
 	s.declare(root.PersistentFlags())
 	root.AddCommand(s.commands()...)

@@ -24,6 +24,9 @@ func targets(args []string) ([]target, error) {
 	if len(args) == 0 {
 		return nil, usage("you must say what is meant: KIND, KIND NAME or KIND/NAME; 'api-resources' lists the kinds")
 	}
+	if err := named(args); err != nil {
+		return nil, err
+	}
 	if strings.Contains(args[0], "/") {
 		return slashed(args)
 	}
@@ -44,6 +47,15 @@ func targets(args []string) ([]target, error) {
 		}
 	}
 	return found, nil
+}
+
+// named refuses an empty name, which a variable that is not set makes: it would mean all
+// objects of the kind.
+func named(args []string) error {
+	if slices.Contains(args, "") {
+		return usage("a name is empty: is a variable not set?")
+	}
+	return nil
 }
 
 func slashed(args []string) ([]target, error) {
