@@ -39,6 +39,8 @@ type worker struct {
 	retry   time.Duration // Before the next attempt of a call that failed.
 	static  *static       // Nil: it is the control plane's.
 	saved   *corev1.Pod   // As it is on disk. Nil: it is not.
+
+	verdict *corev1.PodStatus // How it ends. Nil: it goes on.
 }
 
 func newWorker(pod *corev1.Pod) *worker {
@@ -46,7 +48,7 @@ func newWorker(pod *corev1.Pod) *worker {
 	for _, c := range containersOf(pod) {
 		h := &history{}
 		w.history[c.Name] = h
-		s := toldOf(pod, &c)
+		s := toldOf(&pod.Status, &c)
 		if s == nil {
 			continue
 		}
@@ -105,7 +107,7 @@ type turn struct {
 func (p *pods) turn(ctx context.Context, w *worker, t *turn) bool {
 	k, pod := p.kubelet, t.pod
 	state := k.runtime.Status(pod)
-	if !state.Exists && goesOn(pod) {
+	if !state.Exists && goesOn(pod) && w.verdict == nil {
 		state.Containers = nil // What was stopped and is started again begins anew.
 	}
 	if t.gone {
@@ -118,10 +120,14 @@ func (p *pods) turn(ctx context.Context, w *worker, t *turn) bool {
 		p.mu.Unlock()
 	}
 	made := makePlan(&facts{
-		Pod: pod, State: state, History: w.history, Reject: t.reject, Fenced: k.mayHaveEnded(),
+		Pod: pod, State: state, History: w.history, Reject: t.reject, Fenced: k.mayHaveEnded(), Verdict: w.verdict,
 		Hold: k.holdOf(w), Here: t.here, Stopping: w.stopped >= 0,
 		Now: k.clock.Wall(), Mono: k.clock.Mono(), HostIP: k.cfg.Address,
 	})
+	if made.Verdict != nil {
+		w.verdict = made.Verdict
+		p.keep(w, t, made) // Before it is stopped: what is left of it tells how it ended, too.
+	}
 	p.look(w, state, made)
 	if made.Stop {
 		p.halt(w, pod, made.Grace)
@@ -206,6 +212,9 @@ func (p *pods) look(w *worker, state PodState, made *plan) {
 		w.runs = w.runs || c.Phase == Running || c.Phase == Creating
 	}
 	w.status = made.Status
+	if w.verdict != nil && !w.exists {
+		w.status = w.verdict
+	}
 	if was != w.exists {
 		rouse(p.kubelet.hold.signal)
 	}
@@ -214,16 +223,10 @@ func (p *pods) look(w *worker, state PodState, made *plan) {
 // launch starts what is to be started, once it is on disk that it may run.
 func (p *pods) launch(w *worker, t *turn, made *plan) error {
 	k := p.kubelet
-	if !t.here && len(made.Start) == 0 {
-		return nil
-	}
-	if err := k.keep(w, t.pod, made.Status); err != nil {
-		if !t.here {
-			made.Start = nil
-			k.note(t.pod, note{corev1.EventTypeWarning, "FailedCheckpoint", err.Error()})
-			return err
-		}
-		k.log.Warn("a checkpoint is older than its pod", "pod", t.pod.Namespace+"/"+t.pod.Name, "error", err)
+	if err := p.keep(w, t, made); err != nil {
+		made.Start = nil
+		k.note(t.pod, note{corev1.EventTypeWarning, "FailedCheckpoint", err.Error()})
+		return err
 	}
 	if len(made.Start) == 0 {
 		return nil
@@ -236,6 +239,25 @@ func (p *pods) launch(w *worker, t *turn, made *plan) error {
 		k.runtime.Start(t.pod, name)
 	}
 	return nil
+}
+
+// keep has the disk know how a pod is, and how it ends. That it cannot be written is an error
+// of a pod that was never started here.
+func (p *pods) keep(w *worker, t *turn, made *plan) error {
+	k := p.kubelet
+	status := made.Status
+	if w.verdict != nil && !finished(t.pod) {
+		status = w.verdict
+	}
+	if !t.here && len(made.Start) == 0 {
+		return nil
+	}
+	err := k.keep(w, t.pod, status)
+	if err != nil && t.here {
+		k.log.Warn("a checkpoint is older than its pod", "pod", t.pod.Namespace+"/"+t.pod.Name, "error", err)
+		return nil
+	}
+	return err
 }
 
 // leave ends a pod whose object is gone, and returns true once nothing is left of it.
