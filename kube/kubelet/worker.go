@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
-	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/objects"
 )
 
@@ -124,17 +123,12 @@ func (p *pods) turn(ctx context.Context, w *worker, t *turn) bool {
 		Hold: k.holdOf(w), Here: t.here, Stopping: w.stopped >= 0,
 		Now: k.clock.Wall(), Mono: k.clock.Mono(), HostIP: k.cfg.Address,
 	})
-	if made.Verdict != nil {
-		w.verdict = made.Verdict
-		p.keep(w, t, made) // Before it is stopped: what is left of it tells how it ended, too.
-	}
+	p.conclude(w, t, made)
 	p.look(w, state, made)
 	if made.Stop {
 		p.halt(w, pod, made.Grace)
 	}
-	for _, n := range made.Events {
-		k.note(pod, n)
-	}
+	p.tell(pod, made.Events)
 	p.renew(pod, made.Renew)
 	if p.lost(w, pod) && made.Status != nil && !made.Remove {
 		made.Status, made.Wake = nil, retryDelayMin
@@ -157,7 +151,23 @@ func (p *pods) turn(ctx context.Context, w *worker, t *turn) bool {
 	return false
 }
 
+// conclude remembers how a pod ends. It is on disk before the pod is stopped, as what is left
+// of that tells it, too.
+func (p *pods) conclude(w *worker, t *turn, made *plan) {
+	if made.Verdict == nil {
+		return
+	}
+	w.verdict = made.Verdict
+	_ = p.keep(w, t, made) // Else it is tried again with what is told.
+}
+
 func goesOn(pod *corev1.Pod) bool { return pod.DeletionTimestamp == nil && !finished(pod) }
+
+func (p *pods) tell(pod *corev1.Pod, events []note) {
+	for _, n := range events {
+		p.kubelet.note(pod, n)
+	}
+}
 
 func (p *pods) renew(pod *corev1.Pod, names []string) {
 	if r, ok := p.kubelet.runtime.(Renewer); ok {
@@ -265,8 +275,9 @@ func (p *pods) leave(w *worker, t *turn, state PodState) bool {
 	k := p.kubelet
 	if state.Exists {
 		grace := time.Duration(0)
-		if s := t.pod.Spec.TerminationGracePeriodSeconds; (t.freed || w.static != nil) && s != nil { // Nobody has waited for it yet.
-			grace = api.Seconds(*s)
+		fenced := singleton(t.pod) && k.mayHaveEnded()
+		if (t.freed || w.static != nil) && !fenced { // Nobody has waited for it yet.
+			grace = graceOf(t.pod)
 		}
 		p.halt(w, t.pod, grace)
 		return false
@@ -312,7 +323,11 @@ func (p *pods) write(ctx context.Context, w *worker, pod *corev1.Pod, made *plan
 	if made.Status == nil && !made.Remove {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callMax)
+	limit := callMax
+	if singleton(pod) { // When the lease may have ended, its worker is needed to stop it.
+		limit = min(limit, p.kubelet.lease.left(p.kubelet))
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if made.Status != nil {
 		o := pod.DeepCopy()

@@ -1,13 +1,18 @@
 package kubelet
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/holdfast-db/holdfast/internal/clock/clocktest"
+	"github.com/holdfast-db/holdfast/kube/api"
+	"github.com/holdfast-db/holdfast/kube/objects"
 )
 
 // graces are those with which a runtime was asked to stop pods.
@@ -38,5 +43,29 @@ func TestAPodIsAskedToEndOnceAndAgainOnlyIfItHasToSooner(t *testing.T) {
 	}
 	if len(k.events) != 1 {
 		t.Errorf("%d events", len(k.events))
+	}
+}
+
+// silent is a control plane from which nothing comes.
+type silent struct{ grpc.ClientConnInterface }
+
+func (silent) Invoke(ctx context.Context, _ string, _, _ any, _ ...grpc.CallOption) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// A worker that waits for an answer stops nothing. What the network swallows, it may swallow
+// just before the lease ends.
+func TestAWorkerOfASingletonWaitsForNoAnswerBeyondTheLease(t *testing.T) {
+	clk := clocktest.New()
+	k := &Kubelet{clock: clk, client: objects.New(silent{}, "test")}
+	k.lease.stands(k, clk.Mono()+fenceMargin+50*time.Millisecond)
+	t.Cleanup(k.lease.end)
+	pod := &corev1.Pod{}
+	pod.Annotations = map[string]string{api.Singleton: "true"}
+	began := time.Now()
+	err := newPods(k).write(t.Context(), newWorker(pod), pod, &plan{Status: &corev1.PodStatus{}})
+	if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took > callMax/2 {
+		t.Errorf("it waited %v: %v", took, err)
 	}
 }
