@@ -196,8 +196,7 @@ func (p *plan) end(f *facts) {
 	}
 	p.Stop = true
 	if s := f.Pod.DeletionGracePeriodSeconds; s != nil && !(f.Fenced && singleton(f.Pod)) {
-		left := f.Pod.DeletionTimestamp.Sub(f.Now)
-		p.Grace = max(0, min(left, api.Seconds(*s)))
+		p.Grace = api.Seconds(*s) // From when it is seen: by another clock it may be over.
 	}
 }
 

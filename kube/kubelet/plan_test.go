@@ -239,13 +239,29 @@ func TestAPodThatIsDeletedIsStoppedFirstAndRemovedLast(t *testing.T) {
 	if p := s.plan(); !p.Stop || p.Remove || p.Grace != 30*time.Second {
 		t.Fatalf("plan %+v", p)
 	}
-	s.later(40 * time.Second)
-	if p := s.plan(); !p.Stop || p.Remove || p.Grace != 0 {
-		t.Fatalf("plan after its time %+v", p)
+	grace = 2 // Somebody is in a hurry.
+	if p := s.plan(); !p.Stop || p.Remove || p.Grace != 2*time.Second {
+		t.Fatalf("plan of one that has less time now %+v", p)
 	}
 	s.f.State = PodState{}
 	if p := s.plan(); !p.Remove {
 		t.Fatalf("plan of nothing %+v", p)
+	}
+}
+
+// The time of a deletion is the control plane's. Where the node's clock is ahead, containers
+// would be killed without a signal before.
+func TestANodeWhoseClockIsAheadGivesTheGraceThatWasAskedFor(t *testing.T) {
+	for _, ahead := range []time.Duration{-time.Hour, 20 * time.Second, time.Hour} {
+		s := tell(t, corev1.RestartPolicyAlways, "c")
+		s.is("c", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
+		s.plan()
+		grace := int64(30)
+		s.f.Pod.DeletionTimestamp, s.f.Pod.DeletionGracePeriodSeconds = &metav1.Time{Time: noon.Add(30 * time.Second)}, &grace
+		s.f.Now = noon.Add(ahead)
+		if p := s.plan(); !p.Stop || p.Grace != 30*time.Second {
+			t.Errorf("a clock that is %v ahead: stop %t, within %v", ahead, p.Stop, p.Grace)
+		}
 	}
 }
 
