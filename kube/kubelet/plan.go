@@ -53,6 +53,7 @@ type plan struct {
 	Renew  []string // They run from an image that the pod does not name any more.
 	Stop   bool
 	Grace  time.Duration
+	Fence  bool // A stop of a pod that may be started again.
 	Remove bool // The object: nothing is left of the pod.
 	Status *corev1.PodStatus
 
@@ -93,7 +94,7 @@ func makePlan(f *facts) *plan {
 		p.conclude(f)
 		return p
 	case f.Fenced && singleton(pod):
-		p.Stop = f.State.Exists
+		p.Stop, p.Fence = f.State.Exists, true
 		return p
 	}
 	p.count(f)
@@ -115,7 +116,7 @@ func (p *plan) hold(f *facts) bool {
 	all := f.Hold == kubepb.Hold_HOLD_ALL
 	switch {
 	case all && f.Fenced && singleton(f.Pod):
-		p.Stop = f.State.Exists // Whatever else is held.
+		p.Stop, p.Fence = f.State.Exists, true // Whatever else is held.
 		return true
 	case all && f.Stopping && f.State.Exists:
 		return true // It was told to end before that.

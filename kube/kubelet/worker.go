@@ -126,7 +126,7 @@ func (p *pods) turn(ctx context.Context, w *worker, t *turn) bool {
 	p.conclude(w, t, made)
 	p.look(w, state, made)
 	if made.Stop {
-		p.halt(w, pod, made.Grace)
+		p.halt(w, pod, made.Grace, made.Fence)
 	}
 	p.tell(pod, made.Events)
 	p.renew(pod, made.Renew)
@@ -279,7 +279,7 @@ func (p *pods) leave(w *worker, t *turn, state PodState) bool {
 		if (t.freed || w.static != nil) && !fenced { // Nobody has waited for it yet.
 			grace = graceOf(t.pod)
 		}
-		p.halt(w, t.pod, grace)
+		p.halt(w, t.pod, grace, false)
 		return false
 	}
 	if k.folder != nil {
@@ -306,7 +306,7 @@ func (p *pods) leave(w *worker, t *turn, state PodState) bool {
 
 // halt stops a pod, and again only if it has to end sooner: containers are sent their
 // signal each time, and many take the second for an order to drop everything.
-func (p *pods) halt(w *worker, pod *corev1.Pod, grace time.Duration) {
+func (p *pods) halt(w *worker, pod *corev1.Pod, grace time.Duration, fence bool) {
 	by := p.kubelet.clock.Mono() + grace
 	if w.stopped >= 0 && by+time.Second >= w.stopped {
 		return
@@ -315,6 +315,10 @@ func (p *pods) halt(w *worker, pod *corev1.Pod, grace time.Duration) {
 		p.kubelet.note(pod, note{corev1.EventTypeNormal, "Killing", "Stopping the containers of the pod"})
 	}
 	w.stopped = by
+	if r, ok := p.kubelet.runtime.(Fencer); ok && fence {
+		r.Fence(pod)
+		return
+	}
 	p.kubelet.runtime.Stop(pod, grace)
 }
 

@@ -29,15 +29,15 @@ func TestAPodIsAskedToEndOnceAndAgainOnlyIfItHasToSooner(t *testing.T) {
 	k := &Kubelet{clock: clk, runtime: runtime, events: make(chan event, eventsQueued)}
 	p, pod := newPods(k), &corev1.Pod{}
 	w := newWorker(pod)
-	p.halt(w, pod, 30*time.Second)
+	p.halt(w, pod, 30*time.Second, false)
 	for range 10 { // It ends, and with each look less time is left.
 		clk.Advance(2 * time.Second)
-		p.halt(w, pod, 30*time.Second-clk.Mono())
+		p.halt(w, pod, 30*time.Second-clk.Mono(), false)
 	}
-	p.halt(w, pod, 2*time.Second)
+	p.halt(w, pod, 2*time.Second, false)
 	clk.Advance(time.Second)
-	p.halt(w, pod, time.Second)
-	p.halt(w, pod, 0)
+	p.halt(w, pod, time.Second, false)
+	p.halt(w, pod, 0, false)
 	if want := []time.Duration{30 * time.Second, 2 * time.Second}; !slices.Equal(runtime.all, want) {
 		t.Errorf("it is asked to end with %v, want %v", runtime.all, want)
 	}
