@@ -3,6 +3,8 @@ package kubelet_test
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -97,5 +99,47 @@ func TestAPodThatHasEndedIsNotRunAgainSinceNobodyHeardOfIt(t *testing.T) {
 	is := mirrors(t, admin)["once"].Status.ContainerStatuses[0]
 	if is.ContainerID != first || is.RestartCount != 0 || is.State.Terminated == nil {
 		t.Errorf("container %s ran, and told is %+v", first, is)
+	}
+}
+
+// A name of 253 bytes is a name. Those of its events are made of it, and a label holds 63.
+func TestNodesAndPodsMayHaveTheLongestNames(t *testing.T) {
+	clk := clocktest.New()
+	node := strings.Repeat(strings.Repeat("n", 63)+".", 3) + strings.Repeat("n", 59) + "-1"
+	b := newBenchOf(t, clk, node)
+	b.write("a.yaml", manifest(strings.Repeat("a", 10), "builtin/demo"))
+	cluster := kubetest.Start(t)
+	admin := cluster.Client(auth.Admin("ann"))
+	b.conn.set(cluster.Service.Dial(auth.Node(node)))
+	tick := func() { clk.Advance(100 * time.Millisecond) }
+	b.soon("the node is there", func() error {
+		tick()
+		_, err := objects.Get[*corev1.Node](t.Context(), admin, "", node)
+		return err
+	})
+	p := &corev1.Pod{}
+	p.Namespace, p.Name = "default", strings.Repeat("a-", 126)+"b"
+	p.Spec.Containers = []corev1.Container{{Name: strings.Repeat("c", 63), Image: "builtin/demo"}}
+	made, err := objects.Create(t.Context(), admin, p)
+	if err == nil {
+		_, err = admin.Bind(t.Context(), &kubepb.BindRequest{Pod: &kubepb.Ref{Kind: "Pod", Namespace: "default", Name: p.Name}, PodUid: string(made.UID), Node: node})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.soon("it runs, and people hear of that", func() error {
+		tick()
+		if is := mirrors(t, admin)[p.Name]; is.Status.Phase != corev1.PodRunning {
+			return fmt.Errorf("%+v", is.Status)
+		}
+		all, _, err := objects.List[*corev1.Event](t.Context(), admin, objects.ListOptions{})
+		if err == nil && !slices.ContainsFunc(all, func(e *corev1.Event) bool { return e.InvolvedObject.UID == made.UID }) {
+			err = fmt.Errorf("%d events, and none of it", len(all))
+		}
+		return err
+	})
+	b.stop()
+	if !strings.Contains(b.log.String(), "metadata.name: with that of the node it has 264 bytes; 253 are the most") {
+		t.Errorf("what cannot have a mirror is not named:\n%s", b.log.String())
 	}
 }

@@ -58,6 +58,7 @@ func (l *late) NewStream(ctx context.Context, d *grpc.StreamDesc, method string,
 type bench struct {
 	*testing.T
 	clock   clock.Clock
+	node    string
 	dir     string
 	static  string
 	conn    *late
@@ -77,9 +78,11 @@ func manifest(name, image string) string {
 	return fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata:\n  name: %s\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  - name: c\n    image: %s\n    resources:\n      requests: {cpu: 500m}\n", name, image)
 }
 
-func newBench(t *testing.T, clk clock.Clock) *bench {
+func newBench(t *testing.T, clk clock.Clock) *bench { return newBenchOf(t, clk, "n") }
+
+func newBenchOf(t *testing.T, clk clock.Clock, node string) *bench {
 	leak.Check(t)
-	b := &bench{T: t, clock: clk, static: t.TempDir(), dir: t.TempDir(), conn: &late{}}
+	b := &bench{T: t, clock: clk, node: node, static: t.TempDir(), dir: t.TempDir(), conn: &late{}}
 	b.start()
 	t.Cleanup(b.stop)
 	return b
@@ -90,7 +93,7 @@ func (b *bench) start() {
 	b.Helper()
 	clk := b.clock
 	k, err := kubelet.New(kubelet.Config{
-		Client: objects.New(b.conn, "kubelet"), Node: "n", Capacity: sim.DefaultCapacity(), Dir: b.dir, StaticDir: b.static, Clock: clk,
+		Client: objects.New(b.conn, "kubelet"), Node: b.node, Capacity: sim.DefaultCapacity(), Dir: b.dir, StaticDir: b.static, Clock: clk,
 		Logger: hclog.New(&hclog.LoggerOptions{Output: &b.log}),
 		NewRuntime: func(_ context.Context, node *corev1.Node, changed func(types.UID)) (kubelet.Runtime, error) {
 			r := sim.New(sim.Config{Clock: clk, Subnet: node.Spec.PodCIDR, Changed: changed})
