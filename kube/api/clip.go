@@ -17,3 +17,12 @@ func Clip(text string, bytesMax int) string {
 	}
 	return strings.ToValidUTF8(text, "\uFFFD")
 }
+
+// ClipName is the beginning of a name that others are made of, of at most so many bytes. It
+// is a name itself: what ends in a dash or a dot is none, nor what goes on after it with a dot.
+func ClipName(name string, bytesMax int) string {
+	if len(name) > bytesMax {
+		name = strings.TrimRight(name[:bytesMax], "-.")
+	}
+	return name
+}

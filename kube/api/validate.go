@@ -83,6 +83,15 @@ func (p *problems) kind(o Object) {
 	}
 }
 
+// NameMax is how many bytes a name of a kind may have.
+func NameMax(k *Kind) int {
+	switch k {
+	case Namespace, Service:
+		return valid.DNS1123LabelMaxLength
+	}
+	return valid.DNS1123SubdomainMaxLength
+}
+
 func nameRule(k *Kind) validation.ValidateNameFunc {
 	switch k {
 	case Namespace:

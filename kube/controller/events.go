@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -51,7 +50,7 @@ func (r *recorder) note(about api.Object, warning bool, reason, message string) 
 		e.Type = corev1.EventTypeWarning
 	}
 	e.Namespace = namespace
-	e.Name = fmt.Sprintf("%.*s.", eventNameMax, about.GetName()) + replica.Word(10, k.Name, string(about.GetUID()), e.Type, reason, message)
+	e.Name = api.ClipName(about.GetName(), eventNameMax) + "." + replica.Word(10, k.Name, string(about.GetUID()), e.Type, reason, message)
 	select {
 	case r.queue <- e:
 	default:

@@ -35,6 +35,7 @@ type setMemory struct {
 	pods    int64              // Revision of the last pod that was made or adopted.
 	set     int64              // Resource version of the set's own last write.
 	gone    map[types.UID]bool // Pods whose deletion was confirmed.
+	asked   map[types.UID]bool // Pods whose deletion may have been done: no answer came.
 	failure string
 
 	// unsettled is the resource version of the set at which pods were to be made of which
@@ -153,14 +154,18 @@ func (c *replicaSets) facts(set *appsv1.ReplicaSet, m *setMemory) replica.Facts 
 			}
 		}
 	}
-	gone := map[types.UID]bool{}
+	gone, asked := map[types.UID]bool{}, map[types.UID]bool{}
 	for _, pod := range pods {
-		if m.gone[pod.UID] && pod.DeletionTimestamp == nil {
+		switch {
+		case pod.DeletionTimestamp != nil:
+		case m.gone[pod.UID]:
 			gone[pod.UID] = true
+		case m.asked[pod.UID]:
+			asked[pod.UID] = true
 		}
 	}
-	m.gone = gone
-	return replica.Facts{Set: set, Pods: pods, Gone: gone, Crowd: c.crowd(set), Failure: m.failure, Now: c.term.clock.Wall()}
+	m.gone, m.asked = gone, asked
+	return replica.Facts{Set: set, Pods: pods, Gone: gone, Asked: asked, Crowd: c.crowd(set), Failure: m.failure, Now: c.term.clock.Wall()}
 }
 
 // crowd counts the pods of all sets that have the same owner.
@@ -271,16 +276,19 @@ func (c *replicaSets) each(ctx context.Context, n int, f func(ctx context.Contex
 
 func (c *replicaSets) delete(ctx context.Context, set *appsv1.ReplicaSet, pods []*corev1.Pod, m *setMemory) error {
 	for some := range slices.Chunk(pods, deletesAtOnce) {
-		var mu sync.Mutex // Guards m.gone.
+		var mu sync.Mutex // Guards m.
 		err := c.each(ctx, len(some), func(ctx context.Context, i int) error {
 			err := objects.Delete[*corev1.Pod](ctx, c.term.client, some[i].Namespace, some[i].Name, c.term.fenced(), guard(set), same(some[i]))
-			if err != nil && !errors.Is(err, objects.ErrNotFound) {
-				return err
-			}
 			mu.Lock()
 			defer mu.Unlock()
-			m.gone[some[i].UID] = true
-			return nil
+			switch {
+			case err == nil, errors.Is(err, objects.ErrNotFound):
+				m.gone[some[i].UID] = true
+				return nil
+			case unknown(err):
+				m.asked[some[i].UID] = true
+			}
+			return err
 		})
 		if err != nil {
 			return wrap(err, "pods of", set)

@@ -2,6 +2,9 @@ package controller_test
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
@@ -143,4 +146,35 @@ func TestControllersWhoseLeadershipIsOverStop(t *testing.T) {
 	if pods := w.pods("default"); len(pods) > 0 {
 		t.Errorf("pods were made: %s", names(pods))
 	}
+}
+
+// TestTheLongestNameThereMayBeIsRolledOut: those of its set, its pods and its events are made
+// of it, and are no longer.
+func TestTheLongestNameThereMayBeIsRolledOut(t *testing.T) {
+	w := newWorld(t, 1)
+	w.run(w.manager(clock.Real()), w.lead())
+	name := strings.Repeat("a-", 126)
+	for _, last := range []string{"b", "c"} { // They share all that goes into the names of their sets.
+		d := web(2, "one")
+		d.Name = name + last
+		make1(w, d)
+	}
+	for _, last := range []string{"b", "c"} {
+		w.eventually("it is rolled out", func() (bool, string) {
+			d := w.deployment(name + last)
+			return d.Status.AvailableReplicas == 2, d.Status.String()
+		})
+	}
+	for _, p := range w.pods("default") {
+		if len(p.Name) > 253 {
+			t.Errorf("a name of %d bytes", len(p.Name))
+		}
+	}
+	w.eventually("people hear of it", func() (bool, string) {
+		all, _, err := objects.List[*corev1.Event](t.Context(), w.client, objects.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(all, func(e *corev1.Event) bool { return e.InvolvedObject.Name == name+"b" }), fmt.Sprint(len(all), " events")
+	})
 }

@@ -13,7 +13,8 @@
 //
 // Always true: a pod's object is deleted only after nothing of it is left in the
 // runtime. A singleton is stopped before the node's lease can have ended, whatever
-// the control plane hears of it.
+// the control plane hears of it. That a pod has ended is told when none of its containers
+// runs; how it ends is on disk from when that is decided, and it never runs again.
 //
 // Pods that were started, with their newest status, lie on disk (package checkpoint),
 // so that a kubelet that starts without a control plane goes on with them: restart counts,

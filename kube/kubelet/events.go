@@ -63,7 +63,7 @@ func (k *Kubelet) writeEvent(ctx context.Context, e *event) error {
 		o.InvolvedObject = corev1.ObjectReference{Kind: "Pod", APIVersion: "v1", Namespace: e.pod.Namespace, Name: e.pod.Name, UID: e.pod.UID}
 		o.Namespace, o.Name = e.pod.Namespace, e.pod.Name
 	}
-	o.Name = fmt.Sprintf("%.200s.%x", o.Name, k.clock.Wall().UnixNano())
+	o.Name = fmt.Sprintf("%s.%x", api.ClipName(o.Name, 200), k.clock.Wall().UnixNano())
 	_, err := objects.Create(ctx, k.client, o)
 	return err
 }

@@ -31,6 +31,10 @@ type facts struct {
 	Reject  *rejection          // The pod was not taken in.
 	Fenced  bool                // The node's lease may have ended.
 
+	// Verdict is how the pod ends, as a plan before said or, to a kubelet that was started
+	// since, what that kept on disk. Nil: it goes on.
+	Verdict *corev1.PodStatus
+
 	Hold     kubepb.Hold // What the node refrains from.
 	Here     bool        // The pod was started here before.
 	Stopping bool        // It was told to end, here.
@@ -49,8 +53,14 @@ type plan struct {
 	Renew  []string // They run from an image that the pod does not name any more.
 	Stop   bool
 	Grace  time.Duration
+	Fence  bool // A stop of a pod that may be started again.
 	Remove bool // The object: nothing is left of the pod.
 	Status *corev1.PodStatus
+
+	// Verdict is how the pod ends. It is told when none of its containers runs any more:
+	// whoever hears of it gives the pod's room, its ports and its name to others.
+	Verdict *corev1.PodStatus
+
 	Wake   time.Duration // Look again after this. 0: when something changes.
 	Events []note
 }
@@ -71,23 +81,28 @@ func makePlan(f *facts) *plan {
 	case pod.DeletionTimestamp != nil:
 		p.end(f)
 		return p
-	case f.Reject != nil && !finished(pod):
-		p.Status = rejected(pod, f)
-		p.warn(f.Reject.reason, f.Reject.message)
+	case f.Verdict != nil || finished(pod):
+		p.conclude(f)
 		return p
-	case finished(pod):
-		p.Stop, p.Grace = f.State.Exists, graceOf(pod) // For sidecars: the others have ended.
-		p.tellEnds(f)
+	case f.Reject != nil:
+		p.warn(f.Reject.reason, f.Reject.message)
+		f.Verdict = &corev1.PodStatus{Phase: corev1.PodFailed, Reason: f.Reject.reason, Message: f.Reject.message}
+		p.conclude(f)
 		return p
 	case f.State.Evicted != "":
-		p.Status = evicted(f)
-		p.Stop, p.Grace = f.State.Exists, graceOf(pod)
+		f.Verdict = &corev1.PodStatus{Phase: corev1.PodFailed, Reason: "Evicted", Message: f.State.Evicted}
+		p.conclude(f)
 		return p
 	case f.Fenced && singleton(pod):
-		p.Stop = f.State.Exists
+		p.Stop, p.Fence = f.State.Exists, true
 		return p
 	}
 	p.count(f)
+	if phase := endOf(f); phase != "" {
+		f.Verdict = &corev1.PodStatus{Phase: phase, Reason: pod.Status.Reason, Message: pod.Status.Message}
+		p.conclude(f)
+		return p
+	}
 	p.run(f)
 	status := statusOf(f)
 	if !sameStatus(status, &pod.Status) {
@@ -101,11 +116,11 @@ func (p *plan) hold(f *facts) bool {
 	all := f.Hold == kubepb.Hold_HOLD_ALL
 	switch {
 	case all && f.Fenced && singleton(f.Pod):
-		p.Stop = f.State.Exists // Whatever else is held.
+		p.Stop, p.Fence = f.State.Exists, true // Whatever else is held.
 		return true
 	case all && f.Stopping && f.State.Exists:
 		return true // It was told to end before that.
-	case all && finished(f.Pod):
+	case all && (finished(f.Pod) || f.Verdict != nil):
 		return true
 	case waits(f):
 		if status := held(f); !sameStatus(status, &f.Pod.Status) {
@@ -119,7 +134,7 @@ func (p *plan) hold(f *facts) bool {
 // waits reports whether a pod that does not run is not started now, because another
 // node may run what it is.
 func waits(f *facts) bool {
-	if f.State.Exists || finished(f.Pod) || f.Pod.DeletionTimestamp != nil && f.Hold != kubepb.Hold_HOLD_ALL {
+	if f.State.Exists || finished(f.Pod) || f.Verdict != nil || f.Pod.DeletionTimestamp != nil && f.Hold != kubepb.Hold_HOLD_ALL {
 		return false
 	}
 	return f.Hold == kubepb.Hold_HOLD_ALL && !f.Here || f.Hold >= kubepb.Hold_HOLD_SINGLETONS && singleton(f.Pod)
@@ -142,6 +157,37 @@ func (p *plan) warn(reason, message string) {
 	p.Events = append(p.Events, note{corev1.EventTypeWarning, reason, message})
 }
 
+// conclude stops what is left of a pod that has ended: sidecars, or all of one that cannot
+// stay.
+func (p *plan) conclude(f *facts) {
+	p.Stop = f.State.Exists && f.Hold != kubepb.Hold_HOLD_ALL
+	if !f.Fenced || !singleton(f.Pod) { // Another may be started soon.
+		p.Grace = graceOf(f.Pod)
+	}
+	switch {
+	case finished(f.Pod):
+		p.tellEnds(f)
+		return
+	case f.Reject != nil && len(f.State.Containers) == 0:
+		p.Verdict = rejected(f)
+	default:
+		p.Verdict = statusOf(f)
+	}
+	p.tell(f, p.Verdict)
+}
+
+// tell has a status written, if it is another. That a pod has ended is left out while any of
+// it runs.
+func (p *plan) tell(f *facts, s *corev1.PodStatus) {
+	if !finished(f.Pod) && runs(&f.State) {
+		s = s.DeepCopy()
+		s.Phase, s.Reason, s.Message = phaseSoFar(f), f.Pod.Status.Reason, f.Pod.Status.Message
+	}
+	if !sameStatus(s, &f.Pod.Status) {
+		p.Status = s
+	}
+}
+
 // end is how a pod goes: stopped first, its object last.
 func (p *plan) end(f *facts) {
 	p.tellEnds(f)
@@ -150,9 +196,8 @@ func (p *plan) end(f *facts) {
 		return
 	}
 	p.Stop = true
-	if s := f.Pod.DeletionGracePeriodSeconds; s != nil {
-		left := f.Pod.DeletionTimestamp.Sub(f.Now)
-		p.Grace = max(0, min(left, api.Seconds(*s)))
+	if s := f.Pod.DeletionGracePeriodSeconds; s != nil && !(f.Fenced && singleton(f.Pod)) {
+		p.Grace = api.Seconds(*s) // From when it is seen: by another clock it may be over.
 	}
 }
 
@@ -161,9 +206,7 @@ func (p *plan) tellEnds(f *facts) {
 	if len(f.State.Containers) == 0 {
 		return
 	}
-	if s := statusOf(f); !sameStatus(s, &f.Pod.Status) {
-		p.Status = s
-	}
+	p.tell(f, statusOf(f))
 }
 
 // SameContainer reports whether two IDs of statuses mean the same container. Kubelets
@@ -189,7 +232,7 @@ func (p *plan) count(f *facts) {
 		case s.Phase == Exited && !SameContainer(h.counted, s.ID):
 			h.counted, h.starting, h.refusals = s.ID, false, 0
 			h.last = terminated(&s)
-			if !again(f.Pod, &c, &s) {
+			if !again(f, &c, &s) {
 				continue
 			}
 			if s.Finished.Sub(s.Started) >= steadyRun {
@@ -251,9 +294,10 @@ func containersOf(pod *corev1.Pod) []container {
 }
 
 // again reports whether a container that ended is started again.
-func again(pod *corev1.Pod, c *container, s *ContainerState) bool {
+func again(f *facts, c *container, s *ContainerState) bool {
+	pod := f.Pod
 	switch {
-	case pod.DeletionTimestamp != nil, finished(pod):
+	case pod.DeletionTimestamp != nil, finished(pod), f.Verdict != nil:
 		return false
 	case c.sidecar:
 		return true
@@ -282,7 +326,7 @@ func (p *plan) run(f *facts) {
 		case Refused:
 			p.start(f, c.Name)
 		case Exited:
-			if again(f.Pod, &c, &s) {
+			if again(f, &c, &s) {
 				p.start(f, c.Name)
 			}
 		case Running:
@@ -298,7 +342,7 @@ func (p *plan) run(f *facts) {
 // it ends.
 func (p *plan) renew(f *facts, c *container, s *ContainerState) {
 	h := f.History[c.Name]
-	if s.Image == "" || s.Image == c.Image || h.renewed == s.ID || !again(f.Pod, c, &ContainerState{}) {
+	if s.Image == "" || s.Image == c.Image || h.renewed == s.ID || !again(f, c, &ContainerState{}) {
 		return
 	}
 	h.renewed = s.ID

@@ -46,7 +46,7 @@ func (s *story) later(d time.Duration) {
 	s.f.Now = s.f.Now.Add(d)
 }
 
-// plan makes one, and takes its status as written.
+// plan makes one, and takes its status as written and its verdict as kept.
 func (s *story) plan(starts ...string) *plan {
 	s.t.Helper()
 	p := makePlan(&s.f)
@@ -55,6 +55,9 @@ func (s *story) plan(starts ...string) *plan {
 	}
 	if p.Status != nil {
 		s.f.Pod.Status = *p.Status
+	}
+	if p.Verdict != nil {
+		s.f.Verdict = p.Verdict
 	}
 	return p
 }
@@ -236,13 +239,29 @@ func TestAPodThatIsDeletedIsStoppedFirstAndRemovedLast(t *testing.T) {
 	if p := s.plan(); !p.Stop || p.Remove || p.Grace != 30*time.Second {
 		t.Fatalf("plan %+v", p)
 	}
-	s.later(40 * time.Second)
-	if p := s.plan(); !p.Stop || p.Remove || p.Grace != 0 {
-		t.Fatalf("plan after its time %+v", p)
+	grace = 2 // Somebody is in a hurry.
+	if p := s.plan(); !p.Stop || p.Remove || p.Grace != 2*time.Second {
+		t.Fatalf("plan of one that has less time now %+v", p)
 	}
 	s.f.State = PodState{}
 	if p := s.plan(); !p.Remove {
 		t.Fatalf("plan of nothing %+v", p)
+	}
+}
+
+// The time of a deletion is the control plane's. Where the node's clock is ahead, containers
+// would be killed without a signal before.
+func TestANodeWhoseClockIsAheadGivesTheGraceThatWasAskedFor(t *testing.T) {
+	for _, ahead := range []time.Duration{-time.Hour, 20 * time.Second, time.Hour} {
+		s := tell(t, corev1.RestartPolicyAlways, "c")
+		s.is("c", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
+		s.plan()
+		grace := int64(30)
+		s.f.Pod.DeletionTimestamp, s.f.Pod.DeletionGracePeriodSeconds = &metav1.Time{Time: noon.Add(30 * time.Second)}, &grace
+		s.f.Now = noon.Add(ahead)
+		if p := s.plan(); !p.Stop || p.Grace != 30*time.Second {
+			t.Errorf("a clock that is %v ahead: stop %t, within %v", ahead, p.Stop, p.Grace)
+		}
 	}
 }
 
@@ -300,8 +319,12 @@ func TestAPodThatCannotStayFailsAndIsStoppedWithItsGrace(t *testing.T) {
 	s.is("c", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
 	s.plan()
 	s.f.State.Evicted = "too large"
+	if p := s.plan(); !p.Stop || p.Grace != 7*time.Second {
+		t.Errorf("%+v", p)
+	}
+	s.is("c", exited("1", 143, time.Second))
 	p := s.plan()
-	if !p.Stop || p.Grace != 7*time.Second || p.Status == nil || p.Status.Reason != "Evicted" || p.Status.Message != "too large" {
+	if !p.Stop || p.Status == nil || p.Status.Reason != "Evicted" || p.Status.Message != "too large" {
 		t.Errorf("%+v, status %+v", p, p.Status)
 	}
 	s.phase(corev1.PodFailed)
@@ -373,8 +396,6 @@ func TestHowTheRestOfAPodThatHasEndedDidIsTold(t *testing.T) {
 	s.is("side", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
 	s.plan("c")
 	s.is("c", exited("2", 0, time.Second))
-	s.plan()
-	s.phase(corev1.PodSucceeded)
 	if p := s.plan(); !p.Stop {
 		t.Fatalf("the sidecar goes on: %+v", p)
 	}
@@ -430,12 +451,8 @@ func TestWhatRunsOfAPodThatHasFailedIsNotReady(t *testing.T) {
 	s.is("c", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
 	s.plan()
 	s.f.State.Evicted = "too large"
-	s.plan()
-	s.phase(corev1.PodFailed)
-	s.plan()
-	for _, c := range s.f.Pod.Status.Conditions {
-		if c.Type == corev1.PodReady && c.Status != corev1.ConditionFalse {
-			t.Errorf("condition %+v", c)
-		}
+	for range 2 {
+		s.plan()
+		s.notReady()
 	}
 }

@@ -3,6 +3,8 @@ package kubelet
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 
+	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/objects"
 )
 
@@ -108,8 +111,19 @@ func largest(images []corev1.ContainerImage) []corev1.ContainerImage {
 	return images[:min(len(images), imagesToldMax)]
 }
 
+// hostnameLabel is the name of a node, as far as a label can hold it: of a longer one the
+// end is a hash, so that no two nodes are taken for one.
+func hostnameLabel(node string) string {
+	const most, hash = 63, 10
+	if len(node) <= most {
+		return node
+	}
+	sum := sha256.Sum256([]byte(node))
+	return api.ClipName(node, most-hash-1) + "-" + hex.EncodeToString(sum[:hash/2])
+}
+
 func (k *Kubelet) labels() map[string]string {
-	labels := map[string]string{corev1.LabelHostname: k.cfg.Node, corev1.LabelOSStable: runtime.GOOS, corev1.LabelArchStable: runtime.GOARCH}
+	labels := map[string]string{corev1.LabelHostname: hostnameLabel(k.cfg.Node), corev1.LabelOSStable: runtime.GOOS, corev1.LabelArchStable: runtime.GOARCH}
 	maps.Copy(labels, k.cfg.Labels)
 	return labels
 }

@@ -178,6 +178,9 @@ func (p *pods) adoptLocked(listed []*corev1.Pod) {
 	for _, pod := range p.saved {
 		w := newWorker(pod)
 		w.here, w.judged, w.saved = true, true, pod
+		if finished(pod) && pod.DeletionTimestamp == nil {
+			w.verdict = &pod.Status // It may not be told yet.
+		}
 		if isStatic(pod) {
 			w.static = &static{}
 		}

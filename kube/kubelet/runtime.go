@@ -29,6 +29,13 @@ type Runtime interface {
 	Forget(uid types.UID)
 }
 
+// Fencer is a runtime whose pods have something to lose when they are stopped.
+type Fencer interface {
+	// Fence is Stop without grace of a pod that may be started again: its volumes stay until
+	// it is stopped otherwise, or forgotten.
+	Fence(pod *corev1.Pod)
+}
+
 // Renewer is a runtime whose containers have images.
 type Renewer interface {
 	// Renew begins to end a container that runs from another image than its pod names

@@ -103,7 +103,11 @@ func (k *Kubelet) readManifest(name string) ([]*corev1.Pod, error) {
 		if len(api.Named(pod)) > 0 || pod.Spec.ServiceAccountName != "" {
 			return nil, fmt.Errorf("%s:%d: spec: a static pod names no secrets, config maps or service account: it runs without a control plane", path, all[i].Line)
 		}
-		pods = append(pods, k.staticPod(pod, name, all[i].JSON))
+		made := k.staticPod(pod, name, all[i].JSON)
+		if most := api.NameMax(api.Pod); len(made.Name) > most {
+			return nil, fmt.Errorf("%s:%d: metadata.name: with that of the node it has %d bytes; %d are the most", path, all[i].Line, len(made.Name), most)
+		}
+		pods = append(pods, made)
 	}
 	return pods, nil
 }

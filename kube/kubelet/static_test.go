@@ -32,7 +32,8 @@ import (
 
 // late is a connection to a control plane that comes once it is set.
 type late struct {
-	to atomic.Pointer[grpc.ClientConnInterface]
+	to    atomic.Pointer[grpc.ClientConnInterface]
+	muted atomic.Bool // What is told of pods does not arrive.
 }
 
 var errAway = status.Error(codes.Unavailable, "there is no control plane yet")
@@ -40,7 +41,7 @@ var errAway = status.Error(codes.Unavailable, "there is no control plane yet")
 func (l *late) set(to grpc.ClientConnInterface) { l.to.Store(&to) }
 
 func (l *late) Invoke(ctx context.Context, method string, args, reply any, o ...grpc.CallOption) error {
-	if to := l.to.Load(); to != nil {
+	if to := l.to.Load(); to != nil && !(l.muted.Load() && strings.HasSuffix(method, "/UpdateStatus")) {
 		return (*to).Invoke(ctx, method, args, reply, o...)
 	}
 	return errAway
@@ -56,6 +57,9 @@ func (l *late) NewStream(ctx context.Context, d *grpc.StreamDesc, method string,
 // bench is one kubelet with a folder of static pods.
 type bench struct {
 	*testing.T
+	clock   clock.Clock
+	node    string
+	dir     string
 	static  string
 	conn    *late
 	runtime atomic.Pointer[sim.Runtime]
@@ -74,12 +78,22 @@ func manifest(name, image string) string {
 	return fmt.Sprintf("apiVersion: v1\nkind: Pod\nmetadata:\n  name: %s\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  - name: c\n    image: %s\n    resources:\n      requests: {cpu: 500m}\n", name, image)
 }
 
-func newBench(t *testing.T, clk clock.Clock) *bench {
+func newBench(t *testing.T, clk clock.Clock) *bench { return newBenchOf(t, clk, "n") }
+
+func newBenchOf(t *testing.T, clk clock.Clock, node string) *bench {
 	leak.Check(t)
-	b := &bench{T: t, static: t.TempDir(), conn: &late{}}
-	dir := t.TempDir()
+	b := &bench{T: t, clock: clk, node: node, static: t.TempDir(), dir: t.TempDir(), conn: &late{}}
+	b.start()
+	t.Cleanup(b.stop)
+	return b
+}
+
+// start starts the kubelet, with a runtime in which nothing runs.
+func (b *bench) start() {
+	b.Helper()
+	clk := b.clock
 	k, err := kubelet.New(kubelet.Config{
-		Client: objects.New(b.conn, "kubelet"), Node: "n", Capacity: sim.DefaultCapacity(), Dir: dir, StaticDir: b.static, Clock: clk,
+		Client: objects.New(b.conn, "kubelet"), Node: b.node, Capacity: sim.DefaultCapacity(), Dir: b.dir, StaticDir: b.static, Clock: clk,
 		Logger: hclog.New(&hclog.LoggerOptions{Output: &b.log}),
 		NewRuntime: func(_ context.Context, node *corev1.Node, changed func(types.UID)) (kubelet.Runtime, error) {
 			r := sim.New(sim.Config{Clock: clk, Subnet: node.Spec.PodCIDR, Changed: changed})
@@ -88,12 +102,10 @@ func newBench(t *testing.T, clk clock.Clock) *bench {
 		},
 	})
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
-	b.tasks = task.New(context.WithoutCancel(t.Context()))
+	b.tasks = task.New(context.WithoutCancel(b.Context()))
 	b.tasks.Go("kubelet", k.Run)
-	t.Cleanup(b.stop)
-	return b
 }
 
 func (b *bench) stop() {
@@ -146,7 +158,7 @@ func TestStaticPodsStartWithoutAControlPlaneAndAreMirroredInOne(t *testing.T) {
 		if b.runtime.Load() == nil {
 			return errors.New("there is no runtime yet")
 		}
-		entries, err := os.ReadDir(filepath.Join(filepath.Dir(b.static), "002", "checkpoints"))
+		entries, err := os.ReadDir(filepath.Join(b.dir, "checkpoints"))
 		if err == nil && len(entries) == 0 {
 			err = errors.New("no checkpoint yet")
 		}

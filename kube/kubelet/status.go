@@ -16,11 +16,11 @@ func stamp(t time.Time) metav1.Time { return metav1.NewTime(t.UTC().Truncate(tim
 
 func sameStatus(a, b *corev1.PodStatus) bool { return equality.Semantic.DeepEqual(a, b) }
 
-// rejected is the status of a pod that was not taken in.
-func rejected(pod *corev1.Pod, f *facts) *corev1.PodStatus {
-	s := pod.Status.DeepCopy()
+// rejected is the status of a pod that was not taken in, and of which there is nothing.
+func rejected(f *facts) *corev1.PodStatus {
+	s := f.Pod.Status.DeepCopy()
 	now := stamp(f.Now)
-	s.Phase, s.Reason, s.Message = corev1.PodFailed, f.Reject.reason, f.Reject.message
+	s.Phase, s.Reason, s.Message = f.Verdict.Phase, f.Verdict.Reason, f.Verdict.Message
 	if s.StartTime == nil {
 		s.StartTime = &now
 	}
@@ -44,16 +44,6 @@ func held(f *facts) *corev1.PodStatus {
 	}
 	for _, t := range []corev1.PodConditionType{corev1.ContainersReady, corev1.PodReady} {
 		setCondition(s, t, false, "Held", f)
-	}
-	return s
-}
-
-// evicted is the status of a pod that the runtime cannot keep.
-func evicted(f *facts) *corev1.PodStatus {
-	s := statusOf(f)
-	s.Phase, s.Reason, s.Message = corev1.PodFailed, "Evicted", f.State.Evicted
-	for _, t := range []corev1.PodConditionType{corev1.ContainersReady, corev1.PodReady} {
-		setCondition(s, t, false, "PodFailed", f)
 	}
 	return s
 }
@@ -90,6 +80,9 @@ func statusOf(f *facts) *corev1.PodStatus {
 		ready = ready && is.Ready
 	}
 	s.Phase = phaseOf(f)
+	if f.Verdict != nil {
+		s.Reason, s.Message = f.Verdict.Reason, f.Verdict.Message
+	}
 	reason := ""
 	if !ready {
 		reason = "ContainersNotReady"
@@ -107,10 +100,10 @@ func statusOf(f *facts) *corev1.PodStatus {
 }
 
 // toldOf is what the status of a pod says of a container. Nil: nothing.
-func toldOf(pod *corev1.Pod, c *container) *corev1.ContainerStatus {
-	list := pod.Status.ContainerStatuses
+func toldOf(s *corev1.PodStatus, c *container) *corev1.ContainerStatus {
+	list := s.ContainerStatuses
 	if c.init {
-		list = pod.Status.InitContainerStatuses
+		list = s.InitContainerStatuses
 	}
 	for i := range list {
 		if list[i].Name == c.Name {
@@ -120,11 +113,17 @@ func toldOf(pod *corev1.Pod, c *container) *corev1.ContainerStatus {
 	return nil
 }
 
-// toldForGood is what the status of a pod that has ended says of a container already, or
-// the runtime does not know any more. Nil: nothing.
+// toldForGood is what is known already of a container of a pod that has ended, for good or
+// since the runtime does not know it any more. Nil: nothing.
 func toldForGood(f *facts, c *container) *corev1.ContainerStatus {
-	told := toldOf(f.Pod, c)
-	if !finished(f.Pod) || told == nil || told.State.Terminated == nil && f.State.Containers[c.Name].Phase != Absent {
+	if !finished(f.Pod) && f.Verdict == nil {
+		return nil
+	}
+	told := toldOf(&f.Pod.Status, c)
+	if f.Verdict != nil && (told == nil || told.State.Terminated == nil) {
+		told = cmp.Or(toldOf(f.Verdict, c), told)
+	}
+	if told == nil || told.State.Terminated == nil && f.State.Containers[c.Name].Phase != Absent {
 		return nil
 	}
 	return told
@@ -142,16 +141,41 @@ func phaseOf(f *facts) corev1.PodPhase {
 	if finished(f.Pod) {
 		return f.Pod.Status.Phase // For good: another is refused, and with it the status.
 	}
+	if f.Verdict != nil {
+		return f.Verdict.Phase
+	}
+	return cmp.Or(endOf(f), phaseSoFar(f))
+}
+
+// phaseSoFar is that of a pod that has not ended.
+func phaseSoFar(f *facts) corev1.PodPhase {
+	started, _, _ := progress(f)
+	if started || f.Pod.Status.Phase == corev1.PodRunning { // It never goes back.
+		return corev1.PodRunning
+	}
+	return corev1.PodPending
+}
+
+// endOf is the phase in which a pod has ended by itself. Empty: it goes on.
+func endOf(f *facts) corev1.PodPhase {
 	started, going, failed := progress(f)
 	switch {
 	case failed && (!going || !started):
 		return corev1.PodFailed
 	case started && !going:
 		return corev1.PodSucceeded
-	case started || f.Pod.Status.Phase == corev1.PodRunning: // It never goes back.
-		return corev1.PodRunning
 	}
-	return corev1.PodPending
+	return ""
+}
+
+// runs reports whether any container does, or is about to.
+func runs(s *PodState) bool {
+	for _, c := range s.Containers { //tidy:ordered any of them
+		if s.Exists && (c.Phase == Running || c.Phase == Creating) {
+			return true
+		}
+	}
+	return false
 }
 
 // progress is whether any container has run that is not an init container, whether any goes
@@ -159,10 +183,10 @@ func phaseOf(f *facts) corev1.PodPhase {
 func progress(f *facts) (started, going, failed bool) {
 	for _, c := range containersOf(f.Pod) {
 		s := f.State.Containers[c.Name]
-		ends := s.Phase == Exited && !again(f.Pod, &c, &s)
+		ends := s.Phase == Exited && !again(f, &c, &s)
 		failed = failed || ends && s.ExitCode != 0 && !c.sidecar // Those are ended, whatever they say to it.
 		started = started || !c.init && hasRun(f, c.Name)
-		if !c.init || c.sidecar && f.Pod.DeletionTimestamp != nil { // A pod that has ended gives its room away.
+		if !c.init || c.sidecar && f.Pod.DeletionTimestamp != nil {
 			going = going || !ends
 		}
 	}
@@ -189,7 +213,7 @@ func containerStatus(c *container, s *ContainerState, f *facts, past bool) corev
 		one.State.Running = &corev1.ContainerStateRunning{StartedAt: at}
 		one.LastTerminationState.Terminated = h.last
 	case Exited:
-		if !again(f.Pod, c, s) {
+		if !again(f, c, s) {
 			one.Ready = c.init && s.ExitCode == 0
 			one.State.Terminated = terminated(s)
 			break

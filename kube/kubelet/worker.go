@@ -8,7 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
-	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/objects"
 )
 
@@ -39,6 +38,8 @@ type worker struct {
 	retry   time.Duration // Before the next attempt of a call that failed.
 	static  *static       // Nil: it is the control plane's.
 	saved   *corev1.Pod   // As it is on disk. Nil: it is not.
+
+	verdict *corev1.PodStatus // How it ends. Nil: it goes on.
 }
 
 func newWorker(pod *corev1.Pod) *worker {
@@ -46,7 +47,7 @@ func newWorker(pod *corev1.Pod) *worker {
 	for _, c := range containersOf(pod) {
 		h := &history{}
 		w.history[c.Name] = h
-		s := toldOf(pod, &c)
+		s := toldOf(&pod.Status, &c)
 		if s == nil {
 			continue
 		}
@@ -105,7 +106,7 @@ type turn struct {
 func (p *pods) turn(ctx context.Context, w *worker, t *turn) bool {
 	k, pod := p.kubelet, t.pod
 	state := k.runtime.Status(pod)
-	if !state.Exists && goesOn(pod) {
+	if !state.Exists && goesOn(pod) && w.verdict == nil {
 		state.Containers = nil // What was stopped and is started again begins anew.
 	}
 	if t.gone {
@@ -118,17 +119,16 @@ func (p *pods) turn(ctx context.Context, w *worker, t *turn) bool {
 		p.mu.Unlock()
 	}
 	made := makePlan(&facts{
-		Pod: pod, State: state, History: w.history, Reject: t.reject, Fenced: k.mayHaveEnded(),
+		Pod: pod, State: state, History: w.history, Reject: t.reject, Fenced: k.mayHaveEnded(), Verdict: w.verdict,
 		Hold: k.holdOf(w), Here: t.here, Stopping: w.stopped >= 0,
 		Now: k.clock.Wall(), Mono: k.clock.Mono(), HostIP: k.cfg.Address,
 	})
+	p.conclude(w, t, made)
 	p.look(w, state, made)
 	if made.Stop {
-		p.halt(w, pod, made.Grace)
+		p.halt(w, pod, made.Grace, made.Fence)
 	}
-	for _, n := range made.Events {
-		k.note(pod, n)
-	}
+	p.tell(pod, made.Events)
 	p.renew(pod, made.Renew)
 	if p.lost(w, pod) && made.Status != nil && !made.Remove {
 		made.Status, made.Wake = nil, retryDelayMin
@@ -151,7 +151,23 @@ func (p *pods) turn(ctx context.Context, w *worker, t *turn) bool {
 	return false
 }
 
+// conclude remembers how a pod ends. It is on disk before the pod is stopped, as what is left
+// of that tells it, too.
+func (p *pods) conclude(w *worker, t *turn, made *plan) {
+	if made.Verdict == nil {
+		return
+	}
+	w.verdict = made.Verdict
+	_ = p.keep(w, t, made) // Else it is tried again with what is told.
+}
+
 func goesOn(pod *corev1.Pod) bool { return pod.DeletionTimestamp == nil && !finished(pod) }
+
+func (p *pods) tell(pod *corev1.Pod, events []note) {
+	for _, n := range events {
+		p.kubelet.note(pod, n)
+	}
+}
 
 func (p *pods) renew(pod *corev1.Pod, names []string) {
 	if r, ok := p.kubelet.runtime.(Renewer); ok {
@@ -206,6 +222,9 @@ func (p *pods) look(w *worker, state PodState, made *plan) {
 		w.runs = w.runs || c.Phase == Running || c.Phase == Creating
 	}
 	w.status = made.Status
+	if w.verdict != nil && !w.exists {
+		w.status = w.verdict
+	}
 	if was != w.exists {
 		rouse(p.kubelet.hold.signal)
 	}
@@ -214,16 +233,10 @@ func (p *pods) look(w *worker, state PodState, made *plan) {
 // launch starts what is to be started, once it is on disk that it may run.
 func (p *pods) launch(w *worker, t *turn, made *plan) error {
 	k := p.kubelet
-	if !t.here && len(made.Start) == 0 {
-		return nil
-	}
-	if err := k.keep(w, t.pod, made.Status); err != nil {
-		if !t.here {
-			made.Start = nil
-			k.note(t.pod, note{corev1.EventTypeWarning, "FailedCheckpoint", err.Error()})
-			return err
-		}
-		k.log.Warn("a checkpoint is older than its pod", "pod", t.pod.Namespace+"/"+t.pod.Name, "error", err)
+	if err := p.keep(w, t, made); err != nil {
+		made.Start = nil
+		k.note(t.pod, note{corev1.EventTypeWarning, "FailedCheckpoint", err.Error()})
+		return err
 	}
 	if len(made.Start) == 0 {
 		return nil
@@ -238,15 +251,35 @@ func (p *pods) launch(w *worker, t *turn, made *plan) error {
 	return nil
 }
 
+// keep has the disk know how a pod is, and how it ends. That it cannot be written is an error
+// of a pod that was never started here.
+func (p *pods) keep(w *worker, t *turn, made *plan) error {
+	k := p.kubelet
+	status := made.Status
+	if w.verdict != nil && !finished(t.pod) {
+		status = w.verdict
+	}
+	if !t.here && len(made.Start) == 0 {
+		return nil
+	}
+	err := k.keep(w, t.pod, status)
+	if err != nil && t.here {
+		k.log.Warn("a checkpoint is older than its pod", "pod", t.pod.Namespace+"/"+t.pod.Name, "error", err)
+		return nil
+	}
+	return err
+}
+
 // leave ends a pod whose object is gone, and returns true once nothing is left of it.
 func (p *pods) leave(w *worker, t *turn, state PodState) bool {
 	k := p.kubelet
 	if state.Exists {
 		grace := time.Duration(0)
-		if s := t.pod.Spec.TerminationGracePeriodSeconds; (t.freed || w.static != nil) && s != nil { // Nobody has waited for it yet.
-			grace = api.Seconds(*s)
+		fenced := singleton(t.pod) && k.mayHaveEnded()
+		if (t.freed || w.static != nil) && !fenced { // Nobody has waited for it yet.
+			grace = graceOf(t.pod)
 		}
-		p.halt(w, t.pod, grace)
+		p.halt(w, t.pod, grace, false)
 		return false
 	}
 	if k.folder != nil {
@@ -273,7 +306,7 @@ func (p *pods) leave(w *worker, t *turn, state PodState) bool {
 
 // halt stops a pod, and again only if it has to end sooner: containers are sent their
 // signal each time, and many take the second for an order to drop everything.
-func (p *pods) halt(w *worker, pod *corev1.Pod, grace time.Duration) {
+func (p *pods) halt(w *worker, pod *corev1.Pod, grace time.Duration, fence bool) {
 	by := p.kubelet.clock.Mono() + grace
 	if w.stopped >= 0 && by+time.Second >= w.stopped {
 		return
@@ -282,6 +315,10 @@ func (p *pods) halt(w *worker, pod *corev1.Pod, grace time.Duration) {
 		p.kubelet.note(pod, note{corev1.EventTypeNormal, "Killing", "Stopping the containers of the pod"})
 	}
 	w.stopped = by
+	if r, ok := p.kubelet.runtime.(Fencer); ok && fence {
+		r.Fence(pod)
+		return
+	}
 	p.kubelet.runtime.Stop(pod, grace)
 }
 
@@ -290,7 +327,11 @@ func (p *pods) write(ctx context.Context, w *worker, pod *corev1.Pod, made *plan
 	if made.Status == nil && !made.Remove {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, callMax)
+	limit := callMax
+	if singleton(pod) { // When the lease may have ended, its worker is needed to stop it.
+		limit = min(limit, p.kubelet.lease.left(p.kubelet))
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if made.Status != nil {
 		o := pod.DeepCopy()

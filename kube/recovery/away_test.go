@@ -114,6 +114,11 @@ func TestTenMinutesWithoutAControlPlaneEndNothing(t *testing.T) {
 		if is := p.Status.ContainerStatuses[0]; int(is.RestartCount) < starts-1 {
 			return fmt.Errorf("%d starts: %+v", starts, is)
 		}
+		for name, p := range w.pods("web") { // They may have had no time for it before.
+			if len(p.Status.ContainerStatuses) == 0 {
+				return fmt.Errorf("%s has no status: %+v", name, p)
+			}
+		}
 		return nil
 	})
 	w.unchanged(before)

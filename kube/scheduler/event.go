@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/objects"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
@@ -137,6 +138,5 @@ func (r *reporter) createEvent(ctx context.Context, e event) error {
 
 // shorten leaves room for the time in the name of an event.
 func shorten(name string) string {
-	const most = 253 - 17
-	return name[:min(len(name), most)]
+	return api.ClipName(name, 253-17)
 }

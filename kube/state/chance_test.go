@@ -93,3 +93,24 @@ func TestAnAddressThatSomebodyElseWasFasterToTakeIsNotWhatWasAskedFor(t *testing
 		t.Errorf("it has %s", made.Spec.ClusterIP)
 	}
 }
+
+func TestANameThatIsDrawnIsNoLongerThanItsKindAllows(t *testing.T) {
+	_, c := admin(t)
+	most := strings.Repeat("a", 63)
+	svc := &corev1.Service{}
+	svc.Namespace, svc.GenerateName = "default", most
+	svc.Spec.Ports = []corev1.ServicePort{{Port: 80}}
+	ns := &corev1.Namespace{}
+	ns.GenerateName = most
+	if made := create(t, c, svc); len(made.Name) != 63 {
+		t.Errorf("%q", made.Name)
+	}
+	if made := create(t, c, ns); len(made.Name) != 63 {
+		t.Errorf("%q", made.Name)
+	}
+	p := podOf("", "1m")
+	p.GenerateName = strings.Repeat(most+".", 4)[:252]
+	if made := create(t, c, p); len(made.Name) != 253 {
+		t.Errorf("%q", made.Name)
+	}
+}

@@ -148,7 +148,7 @@ const letters = "bcdfghjklmnpqrstvwxz2456789"
 
 // generate draws a name that is not taken; the last that it drew if all are.
 func (a *attempt) generate(k *api.Kind, namespace, prefix string) (name string, err error) {
-	prefix = prefix[:min(len(prefix), nameBytesMax-generatedBytes)]
+	prefix = prefix[:min(len(prefix), api.NameMax(k)-generatedBytes)]
 	for range generateTriesMax {
 		var b [generatedBytes]byte
 		if err := a.draw(b[:]); err != nil {

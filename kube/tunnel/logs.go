@@ -1,11 +1,15 @@
 package tunnel
 
 import (
+	"math"
 	"time"
 
 	"github.com/holdfast-db/holdfast/kube/runtime/logfile"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
+
+// secondsMax are as many as a duration can hold: nothing is as old.
+const secondsMax = math.MaxInt64 / int64(time.Second)
 
 // LogOptions are those of a request, by the clock of the node.
 func LogOptions(r *kubepb.LogsRequest, now time.Time) logfile.Options {
@@ -14,7 +18,7 @@ func LogOptions(r *kubepb.LogsRequest, now time.Time) logfile.Options {
 		o.Tail = r.GetTailLines()
 	}
 	if s := r.GetSinceSeconds(); s > 0 {
-		o.Since = now.Add(-time.Duration(s) * time.Second)
+		o.Since = now.Add(-time.Duration(min(s, secondsMax)) * time.Second)
 	}
 	if ns := r.GetSinceTime(); ns != 0 {
 		o.Since = time.Unix(0, ns)

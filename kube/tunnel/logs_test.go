@@ -23,6 +23,11 @@ func TestARequestBecomesOptionsByTheClockOfTheNode(t *testing.T) {
 			t.Errorf("%v: %+v, want %+v", c.r, got, c.want)
 		}
 	}
+	for _, seconds := range []int64{300 * 366 * 86400, 1 << 62} { // A duration holds 292 years.
+		if got := LogOptions(&kubepb.LogsRequest{SinceSeconds: seconds}, now).Since; got.After(time.Unix(0, 0)) {
+			t.Errorf("since %d seconds ago: %v", seconds, got)
+		}
+	}
 	after := LogOptions(&kubepb.LogsRequest{After: &kubepb.LogPlace{Attempt: 3, File: "f", Offset: 9, Open: "stdout", Since: 5e9}}, now).After
 	if want := (logfile.Place{File: "f", Offset: 9, Open: "stdout", Since: time.Unix(5, 0)}); *after != want {
 		t.Errorf("after a place: %+v, want %+v", after, want)

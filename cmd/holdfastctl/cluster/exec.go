@@ -121,10 +121,11 @@ func (s *session) attach(ctx context.Context, f *execFlags, word string) error {
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(p.Spec.Containers, func(c corev1.Container) bool { return c.Name == container })
+	all := slices.Concat(p.Spec.InitContainers, p.Spec.Containers)
+	i := slices.IndexFunc(all, func(c corev1.Container) bool { return c.Name == container })
 	has := corev1.Container{}
 	if i >= 0 {
-		has = p.Spec.Containers[i]
+		has = all[i]
 	}
 	tty := f.tty
 	if tty && !has.TTY {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -109,14 +110,14 @@ func (f *logsFlags) request(args []string, now time.Time) (*kubepb.LogsRequest, 
 	}
 	r := &kubepb.LogsRequest{Previous: f.previous, Follow: f.follow, Timestamps: f.timestamps, LimitBytes: f.limit}
 	if f.since > 0 {
-		r.SinceSeconds = max(1, int64((f.since+time.Second/2)/time.Second))
+		r.SinceSeconds = max(1, int64(f.since.Round(time.Second)/time.Second))
 	}
 	if f.sinceTime != "" {
 		at, err := time.Parse(time.RFC3339Nano, f.sinceTime)
 		if err != nil {
 			return nil, usage("--since-time is %q: give a time like %s", f.sinceTime, now.UTC().Format(time.RFC3339))
 		}
-		r.SinceTime = at.UnixNano()
+		r.SinceTime = nanoseconds(at)
 	}
 	if f.tail < 0 && f.labels != "" {
 		f.tail = tailSelected
@@ -125,6 +126,18 @@ func (f *logsFlags) request(args []string, now time.Time) (*kubepb.LogsRequest, 
 		r.TailLines = &f.tail
 	}
 	return r, nil
+}
+
+// nanoseconds since 1970, as far as they can be counted: from then on, since 0 says nothing,
+// and to the year 2262.
+func nanoseconds(at time.Time) int64 {
+	switch {
+	case at.Before(time.Unix(0, 1)):
+		return 1
+	case at.After(time.Unix(0, math.MaxInt64)):
+		return math.MaxInt64
+	}
+	return at.UnixNano()
 }
 
 func (f *logsFlags) check(args []string) error {

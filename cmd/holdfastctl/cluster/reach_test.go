@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"regexp"
@@ -385,4 +386,53 @@ func TestATerminalIsRawWhileACommandRunsAndItsSizeIsTheCommands(t *testing.T) {
 	}
 	r.stop()
 	r.ends(t, 0)
+}
+
+func TestWhoAttachesToASidecarHasItsTerminal(t *testing.T) {
+	tt := newTerminal(t)
+	if err := tt.make(twoPods + `---
+apiVersion: v1
+kind: Pod
+metadata: {name: web-3}
+spec: {initContainers: [{name: side, image: demo, tty: true, stdin: true, restartPolicy: Always}], containers: [{name: c, image: demo}]}
+status: {phase: Running}
+`); err != nil {
+		t.Fatal(err)
+	}
+	tt.kubelet("n1")
+	if got := tt.bind("web-3", "n1"); got != "" {
+		t.Fatal(got)
+	}
+	tt.nodes["n1"].Write(tt.uid("web-3"), "side", "first")
+	_, terminal := pty(t)
+	r := tt.start("attach -t web-3 -c side", func(c *Config) { c.In = terminal })
+	r.out.shows(t, "hello\n")
+	r.stop()
+	r.ends(t, 0)
+	if got := r.err.String(); strings.Contains(got, "Unable to use a TTY") {
+		t.Errorf("it says %q", got)
+	}
+}
+
+func TestTimesOfLogsThatNoNumberHoldsAreTheNearest(t *testing.T) {
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		flags   logsFlags
+		seconds int64
+		time    int64
+	}{
+		{flags: logsFlags{since: 1400 * time.Millisecond}, seconds: 1},
+		{flags: logsFlags{since: time.Nanosecond}, seconds: 1},
+		{flags: logsFlags{since: math.MaxInt64}, seconds: math.MaxInt64 / int64(time.Second)},
+		{flags: logsFlags{sinceTime: "1970-01-01T00:00:00Z"}, time: 1},
+		{flags: logsFlags{sinceTime: "0001-01-01T00:00:00Z"}, time: 1},
+		{flags: logsFlags{sinceTime: "9999-12-31T23:59:59Z"}, time: math.MaxInt64},
+		{flags: logsFlags{sinceTime: "2030-01-01T00:00:00Z"}, time: now.UnixNano()},
+	} {
+		c.flags.tail, c.flags.most = -1, 1
+		r, err := c.flags.request([]string{"web-1"}, now)
+		if err != nil || r.SinceSeconds != c.seconds || r.SinceTime != c.time {
+			t.Errorf("%+v: %v, %v", c.flags, r, err)
+		}
+	}
 }

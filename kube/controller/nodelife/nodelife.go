@@ -302,7 +302,7 @@ func (s *state) massDeath(nodes map[string]*corev1.Node, silent map[string]bool)
 		if !silent[name] || t == nil {
 			continue
 		}
-		ends := s.since(t).Add(s.Limits.Window)
+		ends := s.since(n, t).Add(s.Limits.Window)
 		deaths = append(deaths, ends)
 		s.again(ends)
 	}
@@ -340,7 +340,7 @@ func (s *state) evict(node *corev1.Node, pod *corev1.Pod) {
 	unreachable := findTaint(node, corev1.TaintNodeUnreachable)
 	force := unreachable != nil && replica.IsSingleton(pod.Annotations) && !s.plan.Brake.On()
 	if force {
-		stopped := s.since(unreachable).Add(s.Limits.SingletonBound)
+		stopped := s.since(node, unreachable).Add(s.Limits.SingletonBound)
 		if seen := s.Now.Add(s.Limits.SingletonBound - s.silentFor[node.Name]); stopped.Before(seen) {
 			stopped = seen
 		}
@@ -372,7 +372,7 @@ func (s *state) driven(node *corev1.Node, pod *corev1.Pod) (due time.Time, becau
 		if !ends {
 			continue
 		}
-		if at := s.since(t).Add(wait); because == nil || at.Before(due) {
+		if at := s.since(node, t).Add(wait); because == nil || at.Before(due) {
 			due, because = at, t
 		}
 	}
@@ -380,12 +380,18 @@ func (s *state) driven(node *corev1.Node, pod *corev1.Pod) (due time.Time, becau
 }
 
 // since is when a taint was put. One that does not say so was put now: patience
-// begins anew with each look, and nothing happens too early.
-func (s *state) since(t *corev1.Taint) time.Time {
+// begins anew with each look, and nothing happens too early. Where the time is to come, it
+// is that of another clock, or of this one before it was set: a silent node has been so for
+// as long as that is seen.
+func (s *state) since(n *corev1.Node, t *corev1.Taint) time.Time {
 	if t.TimeAdded == nil {
 		return s.Now
 	}
-	return t.TimeAdded.Time
+	at := t.TimeAdded.Time
+	if t.Key == corev1.TaintNodeUnreachable && at.After(s.Now) {
+		return s.Now.Add(-s.silentFor[n.Name])
+	}
+	return at
 }
 
 func ours(t *corev1.Taint) bool {

@@ -58,7 +58,7 @@ func (s *story) run(c golden.Command) string {
 		n.Spec.Taints = append(n.Spec.Taints, corev1.Taint{Key: c.Arg("key"), Effect: corev1.TaintEffectNoExecute, TimeAdded: &at})
 	case "trouble":
 		s.trouble = s.now
-	case "follows": // Another leads, whose clock is ahead.
+	case "follows": // Another leads, whose clock is ahead, or behind.
 		d, err := time.ParseDuration(c.Arg("ahead"))
 		if err != nil {
 			s.t.Fatal(err)
@@ -158,7 +158,7 @@ func (s *story) plan() string {
 }
 
 func TestStories(t *testing.T) {
-	for _, name := range []string{"death", "brake", "singleton"} {
+	for _, name := range []string{"death", "brake", "singleton", "clock"} {
 		t.Run(name, func(t *testing.T) {
 			s := &story{t: t, now: start, dead: map[string]bool{}, seen: map[string]time.Time{}}
 			golden.Script(t, "testdata/"+name, s.run)

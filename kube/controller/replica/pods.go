@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/holdfast-db/holdfast/kube/api"
 )
 
 type labelSet = labels.Set
@@ -64,6 +66,9 @@ func Batches(n int) []int {
 	return sizes
 }
 
+// podNameMax bytes of the name of a set are in those of its pods: there is room for a word.
+const podNameMax = 253 - 6
+
 // New makes the n-th pod that a set creates at its present resource version, or the first
 // after it whose name is free; the one after that is the next. Names follow from the
 // version and the number: an attempt whose outcome was not learned meets its own name when
@@ -77,8 +82,9 @@ func New(set *appsv1.ReplicaSet, n int, taken func(name string) bool) (pod *core
 		},
 		Spec: *set.Spec.Template.Spec.DeepCopy(),
 	}
+	base := api.ClipName(set.Name, podNameMax)
 	for ; ; n++ {
-		pod.Name = set.Name + "-" + Word(5, string(set.UID), set.ResourceVersion, strconv.Itoa(n))
+		pod.Name = base + "-" + Word(5, string(set.UID), set.ResourceVersion, strconv.Itoa(n))
 		if !taken(pod.Name) {
 			return pod, n + 1
 		}

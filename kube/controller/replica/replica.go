@@ -39,6 +39,10 @@ type Facts struct {
 	// yet. An entry is dropped once the list shows it.
 	Gone map[types.UID]bool
 
+	// Asked are pods of whose deletion no answer came: they may be on their way out. They go
+	// before any other, as that costs none.
+	Asked map[types.UID]bool
+
 	// Crowd counts for each node the active pods of all sets of the same owner: pods on
 	// full nodes go first.
 	Crowd map[string]int
@@ -90,7 +94,9 @@ func Make(f Facts) (Plan, error) {
 		}
 		p.Create = max(0, want(f.Set)-count)
 		if extra := len(active) - want(f.Set); extra > 0 {
-			p.Delete = DeletionOrder(active, f.Crowd, f.Set.Spec.MinReadySeconds, f.Now)[:extra]
+			order := DeletionOrder(active, f.Crowd, f.Set.Spec.MinReadySeconds, f.Now)
+			slices.SortStableFunc(order, func(a, b *corev1.Pod) int { return less(!f.Asked[a.UID], !f.Asked[b.UID]) })
+			p.Delete = order[:extra]
 		}
 	}
 	p.Status, p.Again = statusOf(f, active, terminating)

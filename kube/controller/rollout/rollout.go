@@ -30,6 +30,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/controller/replica"
 )
 
@@ -280,6 +281,10 @@ func RevisionOf(o metav1.Object) int64 {
 	return n
 }
 
+// setNameMax bytes of the name of a deployment are in those of its sets: there is room for a
+// hash, and in the names of their pods for another.
+const setNameMax = 253 - 11 - 6
+
 // create plans the set of the present template.
 func (s *state) create(revision string) {
 	d := s.Deployment
@@ -296,7 +301,7 @@ func (s *state) create(revision string) {
 	}
 	set := &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: d.Namespace, Name: d.Name + "-" + hash, Labels: maps.Clone(template.Labels),
+			Namespace: d.Namespace, Name: api.ClipName(d.Name, setNameMax) + "-" + hash, Labels: maps.Clone(template.Labels),
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(d, appsv1.SchemeGroupVersion.WithKind("Deployment"))},
 		},
 		Spec: appsv1.ReplicaSetSpec{Replicas: &replicas, MinReadySeconds: d.Spec.MinReadySeconds, Selector: selector, Template: template},

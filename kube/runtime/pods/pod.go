@@ -27,6 +27,7 @@ type pod struct {
 
 	wanted []string  // To be started, in this order.
 	stop   *deadline // Nil: it goes on.
+	keeps  bool      // It is stopped, and its volumes stay.
 	forget bool      // Its folder goes when nothing else is left.
 
 	busy   bool               // A worker is at it.

@@ -243,8 +243,20 @@ func (r *Runtime) Stop(o *corev1.Pod, grace time.Duration) {
 	if p == nil || !p.exists {
 		return
 	}
-	p.object = o
+	p.object, p.keeps = o, false
 	r.stopLocked(p, grace)
+}
+
+// Fence implements kubelet.Fencer.
+func (r *Runtime) Fence(o *corev1.Pod) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.mu.pods[o.UID]
+	if p == nil || !p.exists {
+		return
+	}
+	p.object, p.keeps = o, p.stop == nil || p.keeps
+	r.stopLocked(p, 0)
 }
 
 func (r *Runtime) stopLocked(p *pod, grace time.Duration) {

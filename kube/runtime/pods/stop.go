@@ -38,7 +38,7 @@ func (r *Runtime) end(ctx context.Context, p *pod) {
 	for {
 		// Processes that nobody knew of go first: they may use the volumes.
 		err := r.engine.Close(ctx, string(p.uid))
-		if err == nil {
+		if err == nil && !r.keeps(p) {
 			err = r.cfg.Volumes.Remove(ctx, string(p.uid))
 		}
 		if err == nil {
@@ -54,7 +54,7 @@ func (r *Runtime) end(ctx context.Context, p *pod) {
 		delay = min(2*delay, retryMax)
 	}
 	r.mu.Lock()
-	p.exists, p.open, p.ip, p.stop = false, false, "", nil
+	p.exists, p.open, p.ip, p.stop, p.keeps = false, false, "", nil, false
 	for name, c := range p.containers {
 		if c.state.Phase == kubelet.Creating || c.state.Phase == kubelet.Refused {
 			delete(p.containers, name) // It never was one.
@@ -62,6 +62,13 @@ func (r *Runtime) end(ctx context.Context, p *pod) {
 	}
 	r.mu.Unlock()
 	r.cfg.Changed(p.uid)
+}
+
+// keeps reports whether the volumes of a pod stay, as of now.
+func (r *Runtime) keeps(p *pod) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return p.keeps
 }
 
 // waves are the containers in the order in which they are stopped: sidecars after

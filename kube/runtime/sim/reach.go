@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"github.com/holdfast-db/holdfast/kube/kubelet"
 	"github.com/holdfast-db/holdfast/kube/runtime"
 	"github.com/holdfast-db/holdfast/kube/runtime/logfile"
+	"github.com/holdfast-db/holdfast/kube/tunnel"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
@@ -22,31 +22,21 @@ import (
 // followInterval is how often a container whose log is followed is looked at.
 const followInterval = 200 * time.Millisecond
 
-// Logs implements tunnel.Node.
+// Logs implements tunnel.Node. A place is how many lines were written of a container: those
+// of one before it are not remembered.
 func (r *Runtime) Logs(ctx context.Context, q *kubepb.LogsRequest, w logfile.Recipient) error {
-	told := 0
+	l := &log{of: q.GetOf(), Options: tunnel.LogOptions(q, r.cfg.Clock.Wall()), w: w}
 	for {
-		c, err := r.containerOf(q.GetOf())
+		c, err := r.containerOf(l.of)
 		if err != nil {
 			return err
 		}
 		if q.Previous {
-			return fmt.Errorf("%s: an attempt before the last is not remembered: %w", named(q.Of), runtime.ErrNotFound)
+			return fmt.Errorf("%s: an attempt before the last is not remembered: %w", named(l.of), runtime.ErrNotFound)
 		}
-		lines := r.linesOf(q, c)
-		if told == 0 && q.TailLines != nil {
-			told = max(0, len(lines)-int(q.GetTailLines()))
-		}
-		text := bytes.Join(lines[min(told, len(lines)):], nil)
-		if q.LimitBytes > 0 {
-			text = text[:min(int64(len(text)), q.LimitBytes)]
-		}
-		if _, err := w.Write(text); err != nil {
+		enough, err := l.goOn(&c)
+		if err != nil || enough || !q.Follow || c.Phase != kubelet.Running {
 			return err
-		}
-		told = len(lines)
-		if !q.Follow || c.Phase != kubelet.Running {
-			return nil
 		}
 		select {
 		case <-r.cfg.Clock.After(followInterval):
@@ -56,26 +46,78 @@ func (r *Runtime) Logs(ctx context.Context, q *kubepb.LogsRequest, w logfile.Rec
 	}
 }
 
-// linesOf is all that a container would say.
-func (r *Runtime) linesOf(q *kubepb.LogsRequest, c kubelet.ContainerState) [][]byte {
-	since := time.Unix(0, q.GetSinceTime())
-	if q.GetSinceSeconds() > 0 {
-		since = r.cfg.Clock.Wall().Add(-time.Duration(q.SinceSeconds) * time.Second)
+// log is one that is read.
+type log struct {
+	logfile.Options
+	of    *kubepb.PodContainer
+	w     logfile.Recipient
+	begun bool
+	at    logfile.Place // Offset counts lines.
+	bytes int64         // Written so far.
+}
+
+// goOn writes what has come, and reports whether that was all that is wanted.
+func (l *log) goOn(c *kubelet.ContainerState) (enough bool, err error) {
+	lines := l.lines(c)
+	last, moved := int64(len(lines)), false
+	if err := l.begin(c, last); err != nil {
+		return true, err
 	}
-	var lines [][]byte
-	add := func(at time.Time, text string) {
-		if at.IsZero() || at.Before(since) {
-			return
+	for ; l.at.Offset < last; l.at.Offset++ {
+		line := lines[l.at.Offset]
+		moved = true
+		if line.at.Before(l.at.Since) {
+			continue
 		}
-		line := []byte(text + "\n")
-		if q.Timestamps {
-			line = append([]byte(at.UTC().Format(time.RFC3339Nano)+" "), line...)
+		if l.Timestamps {
+			line.text = line.at.UTC().Format(time.RFC3339Nano) + " " + line.text
 		}
-		lines = append(lines, line)
+		if left := l.BytesMax - l.bytes; l.BytesMax > 0 && int64(len(line.text)) >= left {
+			_, err = l.w.Write([]byte(line.text[:left]))
+			return true, err
+		}
+		n, err := l.w.Write([]byte(line.text))
+		if l.bytes += int64(n); err != nil {
+			return true, err
+		}
 	}
-	add(c.Started, "simulated container "+q.Of.Container+" of pod "+q.Of.Pod+" started; it runs nothing")
+	if l.Follow && moved {
+		err = l.w.Place(0, l.at)
+	}
+	return false, err
+}
+
+// begin finds where to begin, and tells that.
+func (l *log) begin(c *kubelet.ContainerState, lines int64) error {
+	if l.begun {
+		return nil
+	}
+	l.begun = true
+	l.at = logfile.Place{File: c.ID, Since: l.Since}
+	switch {
+	case l.After != nil && l.After.File == c.ID:
+		l.at = *l.After
+	case l.After == nil && l.Tail >= 0:
+		l.at.Offset = max(0, lines-l.Tail)
+	}
+	if !l.Follow {
+		return nil
+	}
+	return l.w.Place(0, l.at)
+}
+
+// spoken is a line of a log.
+type spoken struct {
+	at   time.Time
+	text string
+}
+
+// lines are all that a container has said.
+func (l *log) lines(c *kubelet.ContainerState) []spoken {
+	name := "simulated container " + l.of.Container + " of pod " + l.of.Pod
+	lines := []spoken{{c.Started, name + " started; it runs nothing\n"}}
 	if c.Phase == kubelet.Exited {
-		add(c.Finished, fmt.Sprintf("simulated container %s of pod %s ended with exit code %d", q.Of.Container, q.Of.Pod, c.ExitCode))
+		lines = append(lines, spoken{c.Finished, fmt.Sprintf("%s ended with exit code %d\n", name, c.ExitCode)})
 	}
 	return lines
 }
