@@ -8,13 +8,13 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/internal/pages"
 	"github.com/holdfast-db/holdfast/internal/resident"
 	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/internal/vfs"
@@ -33,6 +33,7 @@ import (
 
 // runNode joins the cluster as one node, or goes on as it.
 func (o *options) runNode(ctx context.Context) error {
+	pages.Find().Release() // What packages have needed once, in order to be initialised.
 	made, err := o.joinToken()
 	if err != nil {
 		return err
@@ -57,7 +58,7 @@ func (o *options) runNode(ctx context.Context) error {
 	defer conn.Close()
 	g := task.New(ctx)
 	g.Go("certificate", n.Rotator().Run)
-	g.Go("memory", giveBack)
+	g.Go("memory", func(ctx context.Context) error { return resident.Keep(ctx, clock.Real()) })
 	var tunnels []tunnel.Server
 	for _, s := range o.servers {
 		one, err := dial([]string{s}, creds) // What ends a tunnel is the end of its connection.
@@ -75,24 +76,6 @@ func (o *options) runNode(ctx context.Context) error {
 	cfg.Client, cfg.Heard, cfg.Tunnels = objects.New(conn, "kubelet"), n.Heard, tunnels
 	g.Go("node", func(ctx context.Context) error { return node.Run(ctx, *cfg) })
 	return g.Wait()
-}
-
-// Memory is given back once the node has started, and now and then: what starts pods, or
-// looks for what a crash left, is large and seldom needed.
-const (
-	startTakes    = 10 * time.Second
-	giveBackEvery = time.Minute
-)
-
-func giveBack(ctx context.Context) error {
-	for wait := startTakes; ; wait = giveBackEvery {
-		select {
-		case <-clock.Real().After(wait):
-			resident.Release()
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 // nodeConfig is a node that runs containers.

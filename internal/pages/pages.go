@@ -46,6 +46,18 @@ func (p Program) Release() {
 	}
 }
 
+// Resident is how many bytes of this process are in memory. 0: the kernel does not tell.
+func Resident() int64 {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := bytes.Cut(text, []byte(" "))
+	word, _, _ := bytes.Cut(rest, []byte(" "))
+	n, _ := strconv.ParseInt(string(word), 10, 64)
+	return n * int64(os.Getpagesize())
+}
+
 // find reads smaps:
 //
 //	00400000-010db000 r-xp 00000000 fe:00 1234 /path

@@ -3,6 +3,7 @@
 package pages
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"testing"
@@ -31,5 +32,17 @@ Anonymous:             0 kB
 	want := Program{{0x400000, 0x500000}, {0xa00000, 0xb00000}}
 	if got := find(strings.NewReader(smaps)); !slices.Equal(got, want) {
 		t.Errorf("%x, want %x", got, want)
+	}
+}
+
+func TestWhatIsWrittenToIsResident(t *testing.T) {
+	const roomBytes = 16 << 20
+	before := Resident()
+	room := bytes.Repeat([]byte{1}, roomBytes)
+	if grown := Resident() - before; grown < roomBytes*3/4 || before < 1<<20 {
+		t.Errorf("%d bytes, and then %d more", before, grown)
+	}
+	if room[roomBytes-1] != 1 { // It is there until now.
+		t.Error(room[roomBytes-1])
 	}
 }

@@ -42,3 +42,23 @@ func TestWhatIsNotNeededIsGivenBack(t *testing.T) {
 		t.Errorf("%d kB are resident beside that, %d were", now, heap)
 	}
 }
+
+func TestMemoryIsGivenBackOnceItHasGrownAndEachMinute(t *testing.T) {
+	const base = 30 << 20
+	k := keeper{looks: looksMax}
+	look := func(now int64, want bool) {
+		t.Helper()
+		if got := k.due(now); got != want {
+			t.Fatalf("%d MB after %d looks: %v", now>>20, k.looks, got)
+		}
+	}
+	look(base, true) // What the start has left.
+	look(base/2, false)
+	look(base/2+growMaxBytes-1, false)
+	look(base/2+growMaxBytes, true)
+	look(base, false) // That much is needed.
+	for range looksMax - 2 {
+		look(base, false)
+	}
+	look(base, true)
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
@@ -16,10 +15,15 @@ import (
 // library's own connection makes several objects of each element, of which there are
 // 64 a port, and has each message acknowledged: a thousand services took it twice as
 // long. Of expressions it knows more than is worth repeating.
+//
+// It is written into pieces, which the kernel gathers: a thousand services are three
+// megabytes, and those of one whole that grows would be there three times.
 type batch struct {
-	table    string
-	messages []netlink.Message
-	err      error // The first of writing.
+	table  string
+	pieces [][]byte // Each of whole messages, as they are sent.
+	last   int      // Where the last message begins in the last piece.
+	count  uint32   // Of messages.
+	err    error    // The first of writing.
 }
 
 const family = unix.NFPROTO_IPV4
@@ -71,19 +75,53 @@ func (a *attributes) end(at int) error {
 	return nil
 }
 
+// Of the header of a message.
+const (
+	lengthOffset = 0
+	flagsOffset  = 6
+)
+
 // message adds a message about the table, whose name goes into the attribute tableKind.
 func (b *batch) message(kind int, flags netlink.HeaderFlags, tableKind int, f func(*attributes) error) {
-	a := &attributes{b: []byte{family, unix.NFNETLINK_V0, 0, 0}}
-	a.text(tableKind, b.table)
-	if f != nil {
-		if err := f(a); err != nil && b.err == nil {
-			b.err = err
-		}
+	if b.count == 0 {
+		b.mark(unix.NFNL_MSG_BATCH_BEGIN)
 	}
-	b.messages = append(b.messages, netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind), Flags: netlink.Request | flags},
-		Data:   a.b,
+	b.write(unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags, []byte{family, unix.NFNETLINK_V0, 0, 0}, func(a *attributes) error {
+		a.text(tableKind, b.table)
+		if f == nil {
+			return nil
+		}
+		return f(a)
 	})
+}
+
+// mark begins the transaction, or ends it.
+func (b *batch) mark(kind int) {
+	// The subsystem in 16 bits, big-endian.
+	b.write(kind, 0, []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}, func(*attributes) error { return nil })
+}
+
+func (b *batch) write(kind int, flags netlink.HeaderFlags, head []byte, f func(*attributes) error) {
+	switch n := len(b.pieces); {
+	case n == 0: // It grows: mostly it is one change.
+		b.pieces = [][]byte{make([]byte, 0, pieceRest)}
+	case len(b.pieces[n-1]) > pieceBytes-pieceRest:
+		b.pieces = append(b.pieces, make([]byte, 0, pieceBytes))
+	}
+	piece := &b.pieces[len(b.pieces)-1]
+	b.last, b.count = len(*piece), b.count+1
+	a := &attributes{b: *piece}
+	a.b = binary.NativeEndian.AppendUint32(a.b, 0) // The length.
+	a.b = binary.NativeEndian.AppendUint16(a.b, uint16(kind))
+	a.b = binary.NativeEndian.AppendUint16(a.b, uint16(netlink.Request|flags))
+	a.b = binary.NativeEndian.AppendUint32(a.b, b.count) // A number of its own.
+	a.b = binary.NativeEndian.AppendUint32(a.b, 0)       // The socket's, which the kernel knows.
+	a.b = append(a.b, head...)
+	if err := f(a); err != nil && b.err == nil {
+		b.err = err
+	}
+	*piece = a.b
+	binary.NativeEndian.PutUint32(a.b[b.last+lengthOffset:], uint32(len(a.b)-b.last))
 }
 
 func (b *batch) addTable() {
@@ -212,7 +250,7 @@ func (b *batch) addSet(s *set) {
 		a.number(unix.NFTA_SET_FLAGS, flags)
 		a.number(unix.NFTA_SET_KEY_TYPE, s.keyType)
 		a.number(unix.NFTA_SET_KEY_LEN, s.keyBytes())
-		a.number(unix.NFTA_SET_ID, uint32(len(b.messages))) // Another for each of a transaction.
+		a.number(unix.NFTA_SET_ID, b.count) // Another for each of a transaction.
 		if flags&unix.NFT_SET_MAP != 0 {
 			a.number(unix.NFTA_SET_DATA_TYPE, s.dataType)
 			a.number(unix.NFTA_SET_DATA_LEN, s.dataBytes)
@@ -253,9 +291,6 @@ func (b *batch) deleteSet(name string) {
 	})
 }
 
-// elementBytes is what an element of a map of slots takes, about.
-const elementBytes = 48
-
 // element is one of a set, or of a map: with a value, or with the chain to go to.
 type element struct {
 	key, value []byte
@@ -265,27 +300,26 @@ type element struct {
 }
 
 func (b *batch) addElements(s *set, all []element) {
-	b.elements(unix.NFT_MSG_NEWSETELEM, netlink.Create, s, all)
+	b.elements(unix.NFT_MSG_NEWSETELEM, netlink.Create, s, len(all), func(i int) element { return all[i] })
 }
 
 func (b *batch) deleteElements(s *set, all []element) {
-	b.elements(unix.NFT_MSG_DELSETELEM, 0, s, all)
+	b.elements(unix.NFT_MSG_DELSETELEM, 0, s, len(all), func(i int) element { return all[i] })
 }
 
-func (b *batch) elements(kind int, flags netlink.HeaderFlags, s *set, all []element) {
-	for len(all) > 0 {
-		part := all[:min(len(all), elementsMax)]
-		all = all[len(part):]
+// elements adds messages about n elements, of which at makes one when it is written.
+func (b *batch) elements(kind int, flags netlink.HeaderFlags, s *set, n int, at func(int) element) {
+	for from := 0; from < n; from += elementsMax {
 		b.message(kind, flags, unix.NFTA_SET_ELEM_LIST_TABLE, func(a *attributes) error {
-			a.b = slices.Grow(a.b, len(s.name)+len(part)*elementBytes)
 			a.text(unix.NFTA_SET_ELEM_LIST_SET, s.name)
-			at := a.begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-			for i := range part {
-				if err := a.element(&part[i]); err != nil {
+			list := a.begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+			for i := from; i < min(n, from+elementsMax); i++ {
+				e := at(i)
+				if err := a.element(&e); err != nil {
 					return err
 				}
 			}
-			return a.end(at)
+			return a.end(list)
 		})
 	}
 }
@@ -320,22 +354,32 @@ func (b *batch) send(c *netlink.Conn) error {
 	if b.err != nil {
 		return b.err
 	}
-	if len(b.messages) == 0 {
+	if b.count == 0 {
 		return nil
 	}
-	mark := func(kind int) netlink.Message {
-		return netlink.Message{
-			Header: netlink.Header{Type: netlink.HeaderType(kind), Flags: netlink.Request},
-			Data:   []byte{unix.AF_UNSPEC, unix.NFNETLINK_V0, 0, unix.NFNL_SUBSYS_NFTABLES}, // The subsystem in 16 bits, big-endian.
-		}
-	}
-	last := &b.messages[len(b.messages)-1]
-	last.Header.Flags |= netlink.Acknowledge
-	all := make([]netlink.Message, 0, len(b.messages)+2)
-	all = append(append(append(all, mark(unix.NFNL_MSG_BATCH_BEGIN)), b.messages...), mark(unix.NFNL_MSG_BATCH_END))
-	if _, err := c.SendMessages(all); err != nil {
+	flags := b.pieces[len(b.pieces)-1][b.last+flagsOffset:]
+	binary.NativeEndian.PutUint16(flags, binary.NativeEndian.Uint16(flags)|uint16(netlink.Acknowledge))
+	b.mark(unix.NFNL_MSG_BATCH_END)
+	if err := b.gather(c); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
+	b.pieces = nil // The kernel has them.
 	_, err := c.Receive()
 	return err
+}
+
+// gather sends all pieces as one. The library would make one of them first.
+func (b *batch) gather(c *netlink.Conn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Write(func(fd uintptr) bool {
+		for failed = unix.EINTR; errors.Is(failed, unix.EINTR); {
+			_, failed = unix.SendmsgBuffers(int(fd), b.pieces, nil, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}, 0)
+		}
+		return !errors.Is(failed, unix.EAGAIN)
+	})
+	return errors.Join(err, failed)
 }

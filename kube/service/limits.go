@@ -15,6 +15,12 @@ const (
 	// the list has 16 bits, and one that names a chain takes up to 240 bytes.
 	elementsMax = 256
 
+	// pieceBytes are those of a transaction that are allocated at once: the kernel gathers
+	// 1,024 pieces. With less than pieceRest left another one begins, as the 64 slots of a
+	// port would not fit.
+	pieceBytes = 1 << 16
+	pieceRest  = 1 << 12
+
 	// stickyMax is how many clients stick to an endpoint of one port. More than these
 	// get any.
 	stickyMax = 1 << 16

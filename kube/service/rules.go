@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -230,7 +231,7 @@ func (t *Table) addProgram(p *program) {
 	b, chain, slots := t.next, chainName(p.port), slotsSet(p)
 	b.addChain(chain, nil)
 	b.addSet(slots)
-	b.addElements(slots, t.slotElements(p))
+	b.elements(unix.NFT_MSG_NEWSETELEM, netlink.Create, slots, len(p.slots), t.slotsOf(p))
 	if p.port.Sticky > 0 {
 		sticky := stickySet(p.port)
 		b.addSet(sticky)
@@ -288,8 +289,9 @@ func (t *Table) moveSlots(had, now *program) {
 
 // Elements.
 
-// slotElements are all of a port. There are many: keys and values are made once.
-func (t *Table) slotElements(p *program) []element {
+// slotsOf makes the element of each slot of a port. There are many: keys and values are
+// made once.
+func (t *Table) slotsOf(p *program) func(int) element {
 	for len(t.slotKeys) < len(p.slots) {
 		t.slotKeys = append(t.slotKeys, binaryutil.NativeEndian.PutUint32(uint32(len(t.slotKeys))))
 	}
@@ -297,11 +299,7 @@ func (t *Table) slotElements(p *program) []element {
 	for i, e := range p.port.Endpoints {
 		values[i] = endpointKey(e)
 	}
-	all := make([]element, len(p.slots))
-	for i, e := range p.slots {
-		all[i] = element{key: t.slotKeys[i], value: values[e]}
-	}
-	return all
+	return func(i int) element { return element{key: t.slotKeys[i], value: values[p.slots[i]]} }
 }
 
 func slotElement(slot int, e netip.AddrPort) element {

@@ -32,7 +32,13 @@ type Codec struct {
 var _ encoding.CodecV2 = (*Codec)(nil)
 
 // New returns a codec. One serves any number of connections.
-func New() *Codec { return &Codec{pool: mem.DefaultBufferPool()} }
+func New() *Codec {
+	var sizes []int
+	for n := bufferBytesMin; n <= bufferBytesMax; n *= 2 {
+		sizes = append(sizes, n)
+	}
+	return &Codec{pool: mem.NewTieredBufferPool(sizes...)}
+}
 
 // Name is protobuf's: peers negotiate nothing else.
 func (c *Codec) Name() string { return "proto" }

@@ -163,6 +163,17 @@ func TestUnmarshalledMessageDoesNotShareBytesWithTheStream(t *testing.T) {
 	}
 }
 
+func TestABufferIsNotMuchLargerThanItsMessage(t *testing.T) {
+	c := New()
+	for size := bufferBytesMin + 1; size <= bufferBytesMax; size = size*3/2 + 1 {
+		buf, b := newBuffer(c.pool, size)
+		if cap(b) > 2*size {
+			t.Errorf("%d bytes of buffer for %d", cap(b), size)
+		}
+		buf.Free()
+	}
+}
+
 func TestInvalidUTF8IsRefusedBothWays(t *testing.T) {
 	c := New()
 	if _, err := c.Marshal(&etcdserverpb.AuthUserAddRequest{Name: "\xff"}); err == nil {

@@ -13,6 +13,13 @@ const (
 	spliceBytesMin = 4 << 10
 
 	// chunkBytes is the length of a buffer in which smaller parts collect: a
-	// class of gRPC's pool, two HTTP/2 frames.
+	// class of the pool, two HTTP/2 frames.
 	chunkBytes = 32 << 10
+
+	// bufferBytesMin and bufferBytesMax are the smallest and the largest class of
+	// buffers, each twice the one before; what is larger is made to measure. gRPC's
+	// own pool has no class between 32 KiB and 1 MiB, and clears a whole megabyte
+	// for each page of a list.
+	bufferBytesMin = 1 << 10
+	bufferBytesMax = 1 << 20
 )

@@ -263,19 +263,38 @@ func load(t *testing.T) string {
 	return first
 }
 
-// residentMB is the memory of a process.
-func (p *process) residentMB() float64 {
+// residentMB is the memory of a process, peakMB the most that it was.
+func (p *process) residentMB() float64 { return p.statusMB("VmRSS:") }
+func (p *process) peakMB() float64     { return p.statusMB("VmHWM:") }
+
+func (p *process) statusMB(name string) float64 {
 	p.t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	mb, err := statusMB(p.cmd.Process.Pid, name)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	return mb
+}
+
+func statusMB(pid int, name string) (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, ok := strings.Cut(string(text), name)
+	if !ok {
+		return 0, fmt.Errorf("process %d has no %s", pid, name)
+	}
 	kb, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-	if err != nil {
+	return kb / 1024, err
+}
+
+// forgetPeak has the peak begin anew.
+func (p *process) forgetPeak() {
+	p.t.Helper()
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.cmd.Process.Pid), []byte("5"), 0); err != nil {
 		p.t.Fatal(err)
 	}
-	return kb / 1024
 }
 
 // cpu is the time that a process has used.

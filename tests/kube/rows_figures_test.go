@@ -20,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/holdfast-db/holdfast/kube/objects"
+	"github.com/holdfast-db/holdfast/kube/runtime/supervisor"
 )
 
 var (
@@ -45,7 +46,12 @@ type nodeFigures struct {
 	DevIdleMB                         float64 // All of a cluster in one process, with a node that runs nothing.
 	PlaneMB, KubeletMB                float64 // With the pods.
 	KubeletServicesMB                 float64 // With the services too.
+	KubeletPodsPeakMB                 float64 // The most that it was until then: while pods start,
+	KubeletServicesPeakMB             float64 // while services come,
+	KubeletAgainPeakMB                float64 // and when it starts with all of them there.
 	SupervisorMB, SupervisorPrivateMB float64 // The largest.
+	SupervisorReadyMB                 float64 // The largest, when its pod is seen to be ready.
+	SupervisorPeakMB                  float64 // The most that one was, for a millisecond: the middle of all.
 
 	CutSeconds float64 // From the cut until a replacement was ready elsewhere. 0: not measured.
 }
@@ -70,10 +76,16 @@ func TestFiguresOfANodeAreTaken(t *testing.T) {
 	r.run(podOf("first", r.demo("c"), shContainer("sh", "exec sleep 100000"))) // The images are made by it.
 	f.execs(r)
 	f.starts(r)
-	f.PlaneMB, f.KubeletMB = r.plane.residentMB(), r.nodes[0].residentMB()
+	n := r.nodes[0]
+	f.PlaneMB, f.KubeletMB, f.KubeletPodsPeakMB = r.plane.residentMB(), n.residentMB(), n.peakMB()
 	f.supervisors(r)
+	n.forgetPeak()
 	f.services(r)
-	f.KubeletServicesMB = r.nodes[0].residentMB()
+	f.KubeletServicesMB, f.KubeletServicesPeakMB = n.residentMB(), n.peakMB()
+	n.kill()
+	n.start()
+	f.service(r, "again") // It is served once all others are.
+	f.KubeletAgainPeakMB = n.peakMB()
 	if *nodeCut {
 		f.CutSeconds = r.cutPower().Seconds()
 	}
@@ -132,6 +144,7 @@ func (f *nodeFigures) starts(r *rows) {
 			return
 		}
 		took[now.Name] = time.Since(began[now.Name])
+		f.SupervisorReadyMB = max(f.SupervisorReadyMB, r.nodes[0].supervisorMB(string(now.UID)))
 		if len(took) == f.Pods {
 			close(all)
 		}
@@ -181,39 +194,56 @@ func (f *nodeFigures) services(r *rows) {
 		s.Spec.Ports[0].Port = rowsPort // Others than root may not have 80.
 		r.service(s)
 	}
+	var took []time.Duration
+	for i := range 20 {
+		took = append(took, f.service(r, fmt.Sprintf("timed-%d", i)))
+	}
+	f.ServiceP50Millis, f.ServiceP99 = parts(took)
+}
+
+// service makes one, and tells after what time it answers.
+func (f *nodeFigures) service(r *rows, name string) time.Duration {
+	r.Helper()
 	first, err := r.pod(r.ctx, "first")
 	if err != nil {
 		r.Fatal(err)
 	}
-	n := r.of(first)
-	var took []time.Duration
-	for i := range 20 {
-		s := rowsService(fmt.Sprintf("timed-%d", i), map[string]string{"app": "first"})
-		s.Spec.Ports[0].Port, s.Spec.Ports[0].TargetPort.IntVal = rowsPort, first.Spec.Containers[0].Ports[0].ContainerPort
-		began := time.Now()
-		s = r.service(s)
-		for {
-			ctx, cancel := context.WithTimeout(r.ctx, 50*time.Millisecond) // What is not there yet may be silent.
-			conn, err := r.dial(ctx, n, fmt.Sprintf("%s:%d", s.Spec.ClusterIP, rowsPort))
-			cancel()
-			if err == nil {
-				conn.Close()
-				break
-			}
-			if time.Since(began) > 30*time.Second {
-				r.Fatalf("service %s at %s: %v", s.Name, s.Spec.ClusterIP, err)
-			}
-			wait(r.ctx, time.Millisecond)
+	s := rowsService(name, map[string]string{"app": "first"})
+	s.Spec.Ports[0].Port, s.Spec.Ports[0].TargetPort.IntVal = rowsPort, first.Spec.Containers[0].Ports[0].ContainerPort
+	began := time.Now()
+	s = r.service(s)
+	for {
+		ctx, cancel := context.WithTimeout(r.ctx, 50*time.Millisecond) // What is not there yet may be silent.
+		conn, err := r.dial(ctx, r.of(first), fmt.Sprintf("%s:%d", s.Spec.ClusterIP, rowsPort))
+		cancel()
+		if err == nil {
+			conn.Close()
+			return time.Since(began)
 		}
-		took = append(took, time.Since(began))
+		if time.Since(began) > 30*time.Second {
+			r.Fatalf("service %s at %s: %v", s.Name, s.Spec.ClusterIP, err)
+		}
+		wait(r.ctx, time.Millisecond)
 	}
-	f.ServiceP50Millis, f.ServiceP99 = parts(took)
+}
+
+// supervisorMB is that of a pod. 0: it is not known.
+func (n *rowsNode) supervisorMB(uid string) float64 {
+	locks, _ := filepath.Glob(filepath.Join(n.dir, "pods", uid, "*", supervisor.LockFile)) // The pattern is right.
+	for _, l := range locks {
+		text, _ := os.ReadFile(l)
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+			mb, _ := statusMB(pid, "VmRSS:")
+			return mb
+		}
+	}
+	return 0
 }
 
 // supervisors finds the largest.
 func (f *nodeFigures) supervisors(r *rows) {
 	r.Helper()
-	seen := 0
+	var peaks []float64
 	for _, pid := range r.nodes[0].processes() {
 		at := fmt.Sprintf("/proc/%d/", pid)
 		name, err := os.ReadFile(at + "cmdline")
@@ -224,7 +254,11 @@ func (f *nodeFigures) supervisors(r *rows) {
 		if err != nil {
 			continue // It has ended.
 		}
-		seen++
+		peak, err := statusMB(pid, "VmHWM:")
+		if err != nil {
+			continue
+		}
+		peaks = append(peaks, peak)
 		resident, private := 0.0, 0.0
 		for line := range strings.Lines(string(text)) {
 			words := strings.Fields(line)
@@ -241,9 +275,11 @@ func (f *nodeFigures) supervisors(r *rows) {
 		}
 		f.SupervisorMB, f.SupervisorPrivateMB = max(f.SupervisorMB, resident), max(f.SupervisorPrivateMB, private)
 	}
-	if seen < f.Pods {
-		r.Errorf("%d supervisors of %d pods are seen", seen, f.Pods)
+	if len(peaks) < f.Pods {
+		r.Fatalf("%d supervisors of %d pods are seen", len(peaks), f.Pods)
 	}
+	slices.Sort(peaks)
+	f.SupervisorPeakMB = peaks[len(peaks)/2]
 }
 
 func (f *nodeFigures) report(t *testing.T) {
@@ -264,8 +300,10 @@ service created, answers  %8.1f ms p50, %.1f p99, beside %d
 dev, idle                 %8.1f MB
 control plane             %8.1f MB
 kubelet                   %8.1f MB, %.1f with the services
-supervisor                %8.1f MB, %.1f of its own
+  at most                 %8.1f MB, %.1f while they came, %.1f when it started with them
+supervisor                %8.1f MB, %.1f of its own, %.1f as its pod is ready, %.1f at most
 node cut until running    %8.1f s`,
 		f.Runtime, f.LoadBefore, f.LoadAfter, f.ReadyP50Millis, f.ReadyP99, f.Pods, *nodeRate, f.ExecP50Millis, f.ExecP99, f.Execs,
-		f.ServiceP50Millis, f.ServiceP99, f.Services, f.DevIdleMB, f.PlaneMB, f.KubeletMB, f.KubeletServicesMB, f.SupervisorMB, f.SupervisorPrivateMB, f.CutSeconds)
+		f.ServiceP50Millis, f.ServiceP99, f.Services, f.DevIdleMB, f.PlaneMB, f.KubeletMB, f.KubeletServicesMB,
+		f.KubeletPodsPeakMB, f.KubeletServicesPeakMB, f.KubeletAgainPeakMB, f.SupervisorMB, f.SupervisorPrivateMB, f.SupervisorReadyMB, f.SupervisorPeakMB, f.CutSeconds)
 }

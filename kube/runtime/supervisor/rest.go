@@ -3,6 +3,7 @@
 package supervisor
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/holdfast-db/holdfast/internal/pages"
@@ -24,6 +25,8 @@ type rest struct {
 	calls   int // Since the heap was given back.
 }
 
+// newRest rests for the first time: what the runtime and the packages before this one have
+// looked at in order to start is most of the program.
 func newRest() *rest {
 	r := &rest{program: pages.Find()}
 	r.take()
@@ -36,4 +39,12 @@ func (r *rest) take() {
 		freeOSMemory()
 	}
 	r.program.Release()
+}
+
+// warm has package json look at all types of requests and answers, once and for good: it
+// reads descriptions of types all over the program, which are let go before the first call.
+func warm() {
+	_ = json.Unmarshal([]byte("{}"), &Request{})
+	_, _ = json.Marshal(&Answer{})
+	_, _ = json.Marshal(&Record{})
 }

@@ -47,6 +47,9 @@ type server struct {
 
 // serve is the whole life of a supervisor.
 func serve() int {
+	rest := newRest()
+	warm()
+	rest.take()
 	parent := os.NewFile(bootFD, "boot")
 	s, held, err := boot(parent)
 	answer := Ready{Version: Version, PID: os.Getpid()}
@@ -63,7 +66,7 @@ func serve() int {
 		return 1 // Who started it has died, and nothing has begun.
 	}
 	defer held.Close()
-	s.run()
+	s.run(rest)
 	return 0
 }
 
@@ -173,14 +176,14 @@ func (s *server) listen() error {
 }
 
 // run goes on until the call end.
-func (s *server) run() {
+func (s *server) run(rest *rest) {
 	// What ends a kubelet (the hang-up of a terminal, an interrupt) is not for its pods.
 	// Not Ignore: containers would inherit that.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGTERM)
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, unix.SIGCHLD)
 	plain.Go("accept", s.accept)
-	rest := newRest()
+	rest.take()
 	var idle, latest <-chan time.Time // nil: nothing was done since the last rest.
 	for {
 		select {
