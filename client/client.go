@@ -75,7 +75,8 @@ type Config struct {
 	KeepAliveTime time.Duration
 
 	// KeepAliveTimeout is how long a probe may stay without answer before the
-	// connection is given up. Default 6 s.
+	// connection is given up. Default 3 s: with KeepAliveTime less than
+	// RequestTimeout, so that another member can be asked still.
 	KeepAliveTimeout time.Duration
 
 	// RequestBytesMax and ResponseBytesMax bound one message: a larger one fails.

@@ -9,7 +9,7 @@ const (
 	dialTimeout      = 5 * time.Second
 	requestTimeout   = 15 * time.Second // Two timeouts of a server: 5 s and two elections each.
 	keepAliveTime    = 10 * time.Second // What gRPC raises anything lower to; servers allow 5 s.
-	keepAliveTimeout = 6 * time.Second
+	keepAliveTimeout = 3 * time.Second  // As etcd's clients. A member that hangs is left before a request has to end.
 
 	// A member that restarts is back within a second: try it often at first,
 	// and still several times a minute when it stays away.

@@ -22,6 +22,7 @@ type BootState struct {
 	Hard    wal.HardState
 	Start   wal.Mark
 	Last    wal.Mark
+	Bytes   int64 // Of what lies between the two, about.
 	Applied wal.Mark
 	Conf    *raftpb.ConfState
 	// Cut says that the log lost its tail, and with it perhaps a vote or an entry
@@ -36,7 +37,7 @@ type BootState struct {
 // reads and decides; Reset is for the caller to carry out.
 func PlanBoot(r *wal.Recovered, applied Applied, log LogReader) (BootState, error) {
 	b := BootState{
-		Hard: r.HardState, Start: r.Start, Last: r.Last,
+		Hard: r.HardState, Start: r.Start, Last: r.Last, Bytes: r.Bytes,
 		Applied: applied.Mark, Conf: applied.Conf, Cut: r.Cut != nil,
 	}
 	if applied.Index < r.Start.Index {
@@ -53,7 +54,7 @@ func PlanBoot(r *wal.Recovered, applied Applied, log LogReader) (BootState, erro
 	}
 	if !joins {
 		b.Reset = true
-		b.Start, b.Last = applied.Mark, applied.Mark
+		b.Start, b.Last, b.Bytes = applied.Mark, applied.Mark, 0
 		b.Hard.Commit = applied.Index
 	}
 	b.Hard.Commit = max(b.Hard.Commit, applied.Index)

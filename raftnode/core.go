@@ -99,6 +99,8 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 	}
 	c.resolved = c.conf
 	c.log = newRecentLog(cfg.Log, cfg.Boot.Hard, c.conf, cfg.Boot.Start, cfg.Boot.Last)
+	c.log.total = uint64(cfg.Boot.Bytes)
+	c.snapshots.marks = []sizeMark{{cfg.Boot.Start.Index, 0}, {cfg.Boot.Last.Index, c.log.total}}
 	c.reads.nonce = cfg.Nonce
 	if c.isSingle() {
 		c.cut = false // There is nobody else who could bring it back.

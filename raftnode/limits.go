@@ -62,6 +62,12 @@ const (
 	// CatchUpEntriesDefault is how many entries behind the checkpoint are kept
 	// for followers, as etcd does.
 	CatchUpEntriesDefault = 5000
+	// CatchUpBytesMax is where that ends: entries may be as large as requests, and
+	// a follower that lacks so much gets the state about as fast.
+	CatchUpBytesMax = 1 << 30
+	// catchUpMarkBytes is how exactly it is kept: there are so many bytes between
+	// two marks, and few marks.
+	catchUpMarkBytes = CatchUpBytesMax / 64
 	// SnapshotHoldEntriesMax and SnapshotHoldBytesMax are how far the log may grow
 	// behind a snapshot under way: a follower that takes longer needs another one,
 	// and must not fill the leader's disk.

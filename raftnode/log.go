@@ -26,7 +26,7 @@ type recentLog struct {
 	durable ident.Index     // Everything up to here can be read from disk.
 	entries []*raftpb.Entry // The newest ones, without a gap, up to last.
 	bytes   int
-	total   uint64 // Bytes of all that was ever appended.
+	total   uint64 // Bytes of the log at boot, and of all that was appended since.
 
 	snapshot *SnapMeta // A frozen state that can be sent, or nil.
 	stale    bool      // The configuration has changed since it was frozen.

@@ -102,6 +102,7 @@ type Node struct {
 	group   *task.Group
 	working atomic.Int32  // append and apply.
 	idle    chan struct{} // Closed when both have ended.
+	handing sync.Once
 	ready   <-chan struct{}
 	stopped chan struct{} // Closed when the end begins.
 	done    chan struct{} // Closed when all has ended.
@@ -421,18 +422,27 @@ func (n *Node) Err() error {
 // errClosed is the reason of an end by Close.
 var errClosed = errors.New("closed")
 
-// Close stops the member and waits for its end. A leader hands over first,
-// within a bound, so that the others need no election timeout.
-func (n *Node) Close() error {
-	if to, ok := n.successor(); ok {
+// HandOver has another member lead, if this one does, within a bound: the others
+// need no election timeout when it stops. Close does it first, and it is done
+// once: who still has to do things before Close, calls it before those.
+func (n *Node) HandOver() {
+	n.handing.Do(func() {
+		to, ok := n.successor()
+		if !ok {
+			return
+		}
 		ctx, cancel := context.WithCancel(context.Background())
-		timer := n.cfg.Clock.AfterFunc(CloseTransferMax, cancel)
+		defer cancel()
+		defer n.cfg.Clock.AfterFunc(CloseTransferMax, cancel).Stop()
 		if err := n.TransferLeader(ctx, to); err != nil && !errors.Is(err, ErrStopped) && !errors.Is(err, ErrNotLeader) {
 			n.cfg.Logger.Warn("stopping without a successor", "transferee", to, "error", err)
 		}
-		timer.Stop()
-		cancel()
-	}
+	})
+}
+
+// Close stops the member and waits for its end.
+func (n *Node) Close() error {
+	n.HandOver()
 	n.stop(errClosed)
 	return n.group.Wait()
 }

@@ -144,3 +144,35 @@ func TestTheLogIsHeldForASnapshotUpToABoundInBytes(t *testing.T) {
 		t.Errorf("the log begins after entry %d, and is beyond its bound", start)
 	}
 }
+
+// Few large entries may take as much room as a state many times over.
+func TestTheLogIsKeptForSlowFollowersUpToABoundInBytes(t *testing.T) {
+	boot := bootOf(1)
+	boot.Bytes = CatchUpBytesMax / 2
+	d := drive(t, boot)
+	d.core.catchUpEntries = 1000
+	d.step(Event{Kind: EventCampaign})
+	put := func() { // Of an eighth of the bound.
+		d.step(Event{Kind: EventPropose, Proposals: []Proposal{{Request: entry.Request{ID: ident.RequestID{Member: 1, Nonce: 77}}}}})
+		d.core.log.total += CatchUpBytesMax / 8
+		d.step(Event{Kind: EventCheckpoint, Index: d.core.log.last.Index})
+	}
+	for range 3 {
+		put()
+	}
+	if start := d.core.log.start.Index; start != 1 {
+		t.Fatalf("the log begins after entry %d, and all of it is below the bound", start)
+	}
+	for range 20 {
+		put()
+		if kept := d.core.log.last.Index - d.core.log.start.Index; kept > 8 {
+			t.Fatalf("%d entries are kept, eight are more than is allowed", kept)
+		}
+	}
+	if kept := d.core.log.last.Index - d.core.log.start.Index; kept < 7 {
+		t.Errorf("%d entries are kept, seven are below the bound", kept)
+	}
+	if marks := len(d.core.snapshots.marks); marks > 10 {
+		t.Errorf("%d marks", marks)
+	}
+}

@@ -19,8 +19,15 @@ type snapshots struct {
 	idle       int         // Ticks since the frozen state was last wanted.
 	total      uint64      // Of the log, when it was frozen.
 	checkpoint ident.Index // The newest; the log is kept back to the one before.
+	marks      []sizeMark  // Of earlier ones, the oldest first: how much the log had then.
 	staged     Staged      // Offered to Raft just now.
 	failed     []failedTransfer
+}
+
+// sizeMark is an entry, and the bytes of all that was appended until it was noted.
+type sizeMark struct {
+	index ident.Index
+	total uint64
 }
 
 // failedTransfer is a follower that did not take a state. Raft would send the
@@ -118,12 +125,7 @@ func (c *Core) checkpoint(index ident.Index) error {
 		return nil
 	}
 	s.checkpoint = index
-	target := previous
-	if last := c.log.durable; last > c.catchUpEntries {
-		target = min(target, last-c.catchUpEntries)
-	} else {
-		return nil
-	}
+	target := min(previous, c.catchUpFrom(index))
 	held := c.log.snapshot
 	if held != nil && c.log.last.Index-held.Index < SnapshotHoldEntriesMax && c.log.total-s.total < SnapshotHoldBytesMax {
 		target = min(target, held.Index)
@@ -134,6 +136,23 @@ func (c *Core) checkpoint(index ident.Index) error {
 	}
 	c.effects = append(c.effects, Effect{Kind: EffectCompact, Index: target})
 	return nil
+}
+
+// catchUpFrom is the entry behind which the log is kept for followers that were
+// away: so many entries, if they are not too many bytes.
+func (c *Core) catchUpFrom(checkpoint ident.Index) ident.Index {
+	s, total := &c.snapshots, c.log.total
+	if total-s.marks[len(s.marks)-1].total >= catchUpMarkBytes {
+		s.marks = append(s.marks, sizeMark{checkpoint, total})
+	}
+	for total-s.marks[0].total > CatchUpBytesMax { // It ends before the last, which is nearer than that.
+		s.marks = s.marks[1:]
+	}
+	from := s.marks[0].index
+	if last := c.log.durable; last > c.catchUpEntries {
+		from = max(from, last-c.catchUpEntries)
+	}
+	return from
 }
 
 // offerSnapshot shows Raft a received snapshot. Raft takes it, which shows as

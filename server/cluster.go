@@ -255,13 +255,17 @@ func mayAddTo(voters, started, connected int, learner bool) error {
 }
 
 // mayRemove lets a member that is down go, and one that is up only if what is
-// left has a quorum.
+// left has a quorum. The last voter stays, whatever is set: nobody could do
+// anything with what is left.
 func (c *core) mayRemove(id ident.MemberID) error {
 	row := c.replica.Machine.Members.Get(id)
-	if !c.cfg.StrictReconfigCheck || row == nil || row.IsLearner {
+	if row == nil || row.IsLearner {
 		return nil
 	}
 	voters, started := c.voters(id)
+	if !c.cfg.StrictReconfigCheck && voters > 0 {
+		return nil
+	}
 	return mayLeave(voters, started, c.connected(), c.isConnected(id))
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/holdfast-db/holdfast/internal/ident"
+	"github.com/holdfast-db/holdfast/internal/task"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/statemachine/auth"
@@ -64,28 +65,59 @@ func (s *leaseService) LeaseRevoke(ctx context.Context, r *pb.LeaseRevokeRequest
 	return answer, nil
 }
 
+// LeaseKeepAlive renews what the client asks for. It does not wait for the next
+// request when the member stops, or the stream has to end for want of a leader.
 func (s *leaseService) LeaseKeepAlive(stream pb.Lease_LeaseKeepAliveServer) error {
+	ctx := stream.Context()
+	asked, ended := make(chan int64), make(chan error, 1)
+	// Nobody waits for the group: Recv returns only after this handler has.
+	group := task.New(ctx)
+	defer group.Stop()
+	group.Go("lease requests", func(ctx context.Context) error {
+		for {
+			r, err := stream.Recv()
+			if err != nil {
+				ended <- err
+				return nil
+			}
+			select {
+			case asked <- r.ID:
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
 	for {
-		r, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
+		select {
+		case id := <-asked:
+			if err := s.renewFor(stream, id); err != nil {
+				return toWire(err)
+			}
+		case err := <-ended:
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
 			return err
-		}
-		// The header is of before the renewal: a client must not see a renewal at a
-		// revision at which the lease was gone already.
-		answer := &pb.LeaseKeepAliveResponse{Header: s.header(), ID: r.ID}
-		if err := s.permitLease(stream.Context(), r.ID, auth.Write); err != nil {
-			return toWire(err)
-		}
-		if answer.TTL, err = s.renew(stream.Context(), ident.LeaseID(r.ID)); err != nil {
-			return toWire(err)
-		}
-		if err := stream.Send(answer); err != nil {
-			return err
+		case <-s.hub.Done():
+			return errStopped
+		case <-ctx.Done():
+			return toWire(ctx.Err())
 		}
 	}
+}
+
+// renewFor answers one request of a stream.
+func (s *leaseService) renewFor(stream pb.Lease_LeaseKeepAliveServer, id int64) (err error) {
+	// The header is of before the renewal: a client must not see a renewal at a
+	// revision at which the lease was gone already.
+	answer := &pb.LeaseKeepAliveResponse{Header: s.header(), ID: id}
+	if err := s.permitLease(stream.Context(), id, auth.Write); err != nil {
+		return err
+	}
+	if answer.TTL, err = s.renew(stream.Context(), ident.LeaseID(id)); err != nil {
+		return err
+	}
+	return stream.Send(answer)
 }
 
 // renew asks the leader, and asks again until the request times out: leaders

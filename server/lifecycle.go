@@ -96,7 +96,7 @@ func (c *core) proposeCommand(ctx context.Context, cmd *holdfastpb.Command) (any
 // that need a leader end when there is none.
 func (s *Server) watchLeadership(ctx context.Context) error {
 	var last, asked ident.MemberID
-	var lost time.Duration // Since when nobody leads; 0 while somebody does.
+	var vacant vacancy
 	tick := s.cfg.Clock.NewTicker(s.cfg.HeartbeatInterval)
 	defer tick.Stop()
 	for {
@@ -116,13 +116,7 @@ func (s *Server) watchLeadership(ctx context.Context) error {
 		} else {
 			s.keeper.Follow()
 		}
-		now := s.cfg.Clock.Mono()
-		switch {
-		case st.Leader != 0:
-			lost = 0
-		case lost == 0:
-			lost = now
-		case now-lost > 3*s.cfg.ElectionTimeout:
+		if vacant.lasts(st.Leader, s.cfg.Clock.Mono(), leaderlessElections*s.cfg.ElectionTimeout) {
 			s.leaderless.all(errNoLeader)
 		}
 		select {
@@ -132,6 +126,23 @@ func (s *Server) watchLeadership(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// vacancy is the time since when nobody leads.
+type vacancy struct {
+	began bool
+	since time.Duration
+}
+
+// lasts tells whether it goes on for longer than that.
+func (v *vacancy) lasts(leader ident.MemberID, now, bound time.Duration) bool {
+	switch {
+	case leader != 0:
+		v.began = false
+	case !v.began:
+		v.began, v.since = true, now
+	}
+	return v.began && now-v.since > bound
 }
 
 // expireLeases proposes the end of leases that have run out. The entry names

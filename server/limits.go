@@ -150,6 +150,12 @@ const (
 	// insideBufferBytes of the connection of an embedding program.
 	insideBufferBytes = 256 << 10 // Twice: one for each direction.
 
-	// stopTimeout for requests under way when the server closes.
-	stopTimeout = 500 * time.Millisecond
+	// leaderlessElections without a leader, in timeouts, and streams that need one end,
+	// as in etcd: beginning them again costs more than waiting for an election.
+	leaderlessElections = 3
+
+	// stopTimeout for requests under way when the server closes, and for those that
+	// came while it handed over for longer than that.
+	stopTimeout    = 500 * time.Millisecond
+	stopTimeoutMin = 100 * time.Millisecond
 )

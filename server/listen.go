@@ -166,8 +166,8 @@ func (s *Server) serveClients() {
 	}
 }
 
-// closeClients ends serving. Requests under way get a moment.
-func (s *Server) closeClients() {
+// closeClients ends serving. Requests under way get as long as moment.
+func (s *Server) closeClients(moment time.Duration) {
 	if s.admin != nil {
 		s.admin.Close()
 	}
@@ -177,7 +177,7 @@ func (s *Server) closeClients() {
 	if s.door == nil {
 		return
 	}
-	timer := s.cfg.Clock.AfterFunc(stopTimeout, s.grpc.Stop)
+	timer := s.cfg.Clock.AfterFunc(moment, s.grpc.Stop)
 	s.hub.Close() // Watches never end by themselves.
 	s.grpc.GracefulStop()
 	timer.Stop()

@@ -396,9 +396,13 @@ func (s *Server) stop(why error) {
 func (s *Server) closeParts() error {
 	var errs []error
 	s.stopping.Store(true)
+	began := s.cfg.Clock.Mono()
+	if s.node != nil {
+		s.node.HandOver() // While clients are served: they wait for no election, and what they asked goes on to the next.
+	}
 	s.group.Stop()
 	s.direct.close()
-	s.closeClients()
+	s.closeClients(max(stopTimeout-(s.cfg.Clock.Mono()-began), stopTimeoutMin))
 	s.stopTracing()
 	if s.node != nil {
 		errs = append(errs, s.node.Close())

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -9,11 +10,14 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -90,6 +94,16 @@ var settings = []setting{
 			t.Error("one who does not answer is not left")
 		}
 	}},
+	{"grpc-keepalive-min-time, shorter", func(c *server.Config) { c.KeepAliveMinTime = 1 }, func(t *testing.T, m *servertest.Member, _ *grpc.ClientConn) {
+		if pings := pingsAtOnce(t, m); pings != pingsMax {
+			t.Errorf("one who probes often is left after %d probes", pings)
+		}
+	}},
+	{"grpc-keepalive-min-time, left out", func(*server.Config) {}, func(t *testing.T, m *servertest.Member, _ *grpc.ClientConn) {
+		if pings := pingsAtOnce(t, m); pings == pingsMax {
+			t.Errorf("one who probes without a pause is answered %d times", pings)
+		}
+	}},
 	{"self-signed-cert-validity", func(c *server.Config) {
 		c.ClientTLS.Auto, c.SelfSignedYears = true, 3
 		c.ListenClientURLs[0] = secured(c.ListenClientURLs[0])
@@ -103,6 +117,48 @@ var settings = []setting{
 	}},
 }
 
+// pingsMax without a pause are more than a client is forgiven.
+const pingsMax = 10
+
+// pingsAtOnce is how many probes one connection gets answers to, while a stream is open on it.
+func pingsAtOnce(t *testing.T, m *servertest.Member) (answered int) {
+	t.Helper()
+	conn, err := net.Dial("tcp", m.ClientAddrs()[0])
+	must(t, err)
+	defer conn.Close()
+	must(t, conn.SetDeadline(time.Now().Add(readyMax)))
+	_, err = io.WriteString(conn, http2.ClientPreface)
+	must(t, err)
+	frames := http2.NewFramer(conn, conn)
+	must(t, frames.WriteSettings())
+	var head bytes.Buffer
+	encoder := hpack.NewEncoder(&head)
+	for _, f := range [][2]string{
+		{":method", "POST"}, {":scheme", "http"}, {":path", pb.Watch_Watch_FullMethodName}, {":authority", "m"}, {"content-type", "application/grpc"}, {"te", "trailers"},
+	} {
+		must(t, encoder.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}))
+	}
+	must(t, frames.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndHeaders: true}))
+	for answered < pingsMax {
+		must(t, frames.WritePing(false, [8]byte{byte(answered)}))
+		for acknowledged := false; !acknowledged; {
+			frame, err := frames.ReadFrame()
+			must(t, err)
+			switch f := frame.(type) {
+			case *http2.GoAwayFrame:
+				if f.ErrCode != http2.ErrCodeEnhanceYourCalm {
+					t.Errorf("left with %s %s", f.ErrCode, f.DebugData())
+				}
+				return answered
+			case *http2.PingFrame:
+				acknowledged = f.IsAck()
+			}
+		}
+		answered++
+	}
+	return answered
+}
+
 func TestSettingsHold(t *testing.T) {
 	for _, s := range settings {
 		t.Run(s.name, func(t *testing.T) {
@@ -111,6 +167,31 @@ func TestSettingsHold(t *testing.T) {
 			s.holds(t, m, dial(t, m))
 		})
 	}
+}
+
+// A log that is kept for slow members is one of entries: with few of them, who was
+// away gets the state.
+func TestEntriesAreKeptForSlowMembersAsManyAsIsSet(t *testing.T) {
+	t.Parallel() // It mostly waits.
+	log := &lines{}
+	c := servertest.New(t, 3, func(_ int, c *server.Config) {
+		c.SnapshotCatchUpEntries, c.Logger = 3, hclog.New(&hclog.LoggerOptions{Output: log})
+	})
+	leader := c.Leader()
+	away := c.Members[(slices.Index(c.Members, leader)+1)%3]
+	away.Stop()
+	conn := dial(t, leader)
+	for range 3 { // Each has base written, which notes how far the log may go.
+		var last int64
+		for range 20 {
+			last = mustPut(t, conn, "a", "1").Header.Revision
+		}
+		_, err := pb.NewKVClient(conn).Compact(t.Context(), &pb.CompactionRequest{Revision: last, Physical: true})
+		must(t, err)
+	}
+	away.Start()
+	log.await(t, "member is too far behind for the log, sending it a snapshot")
+	away.WaitReady()
 }
 
 func TestWhatIsSlowIsToldWithoutKeysAndValues(t *testing.T) {

@@ -330,3 +330,18 @@ func TestFeaturesAreReadByName(t *testing.T) {
 		}
 	}
 }
+
+// Two that lie beside each other may be swapped, and each still change something.
+func TestFlagsReachTheSettingTheyAreNamedFor(t *testing.T) {
+	o, err := parse([]string{
+		"--snapshot-catchup-entries=7", "--memory-mlock",
+		"--grpc-keepalive-min-time=1s", "--grpc-keepalive-interval=2s", "--grpc-keepalive-timeout=3s",
+	}, nil, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := o.cfg
+	if c.SnapshotCatchUpEntries != 7 || !o.lockMemory || c.KeepAliveMinTime != time.Second || c.KeepAliveInterval != 2*time.Second || c.KeepAliveTimeout != 3*time.Second {
+		t.Errorf("%+v", o)
+	}
+}

@@ -12,7 +12,7 @@ func memberRows() []row {
 		{name: "heartbeat-interval", kind: isMillis, initial: "100", says: "time between heartbeats of the leader", state: done, at: func(o *options) any { return &o.cfg.HeartbeatInterval }, example: "50"},
 		{name: "election-timeout", kind: isMillis, initial: "1000", says: "time without a leader until an election; at least five heartbeats", state: done, at: func(o *options) any { return &o.cfg.ElectionTimeout }, example: "2000"},
 		{name: "quota-backend-bytes", kind: isNumber, says: "bytes that the store may reach before writes are refused; 0: 2 GiB; negative: no quota", state: done, at: func(o *options) any { return &o.cfg.QuotaBytes }, example: "1000000"},
-		{name: "snapshot-catchup-entries", kind: isNumber, initial: "5000", says: "entries of the log that are kept for slow members", state: done, at: func(o *options) any { return &o.cfg.SnapshotCatchUpEntries }, example: "10"},
+		{name: "snapshot-catchup-entries", kind: isNumber, initial: "5000", says: "entries of the log that are kept for slow members, while they are less than 1 GiB", state: done, at: func(o *options) any { return &o.cfg.SnapshotCatchUpEntries }, example: "10"},
 		{name: "socket-reuse-port", kind: isSwitch, says: "let other processes listen on the same ports", state: done, at: func(o *options) any { return &o.cfg.SocketReusePort }, example: "true"},
 		{name: "socket-reuse-address", kind: isSwitch, says: "listen on an address in TIME_WAIT", state: accepted, why: "listeners always may", example: "true"},
 		{name: "snapshot-count", kind: isNumber, initial: "10000", says: "entries between two snapshots", state: accepted, why: "checkpoints follow the bytes and the time since the last one", example: "1"},

@@ -206,6 +206,9 @@ func (l *Log) recovered() (*Recovered, error) {
 			r.Notes = append(r.Notes, Note{Kind: n.Kind, Data: append([]byte(nil), n.Data...)})
 		}
 	}
+	for _, seg := range l.mu.index.segments {
+		r.Bytes += seg.size
+	}
 	var err error
 	r.Cut, err = l.pendingCut()
 	return r, err

@@ -100,6 +100,7 @@ type Recovered struct {
 	Last      Mark   // The last entry; Start when there is none.
 	Notes     []Note // By kind, without NoteCut.
 	Cut       *Cut   // nil normally.
+	Bytes     int64  // Of the segments that it lies in.
 	Failed    bool   // A write or sync failed, and nobody opened it since. Of OpenRead alone: Open mends that.
 }
 

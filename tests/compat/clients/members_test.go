@@ -71,7 +71,7 @@ func TestMembersComeAsLearnersArePromotedUpdatedAndLeave(t *testing.T) {
 	f.want("left", len(removed.Members), 3)
 	select {
 	case <-fourth.Exited():
-	case <-time.After(patience):
+	case <-time.After(goneMax):
 		t.Error("a member that was removed runs on")
 	}
 	_, err = f.Client.MemberRemove(f.ctx(), added.Member.ID)
@@ -129,38 +129,6 @@ func TestTheLeaderIsMoved(t *testing.T) {
 	f.want("term", after.RaftTerm, before.RaftTerm+1)
 }
 
-// endedSoon is how long a process may take to end on a machine that does other
-// things too; by itself it is half of that.
-const endedSoon = 3 * time.Second
-
-// A leader that is told to end hands over first, and waits for none of its clients.
-func TestALeaderThatIsToldToEndHandsOver(t *testing.T) {
-	t.Parallel()
-	cluster := member.StartCluster(t, 3)
-	f := &fixture{T: t, Client: dial(t, cluster), cluster: cluster, prefix: "h/"}
-	f.put("a", "1")
-	endpoints := cluster.Endpoints()
-	before := must[*clientv3.StatusResponse](f)(f.Client.Status(f.ctx(), endpoints[0]))
-	leader := slices.IndexFunc(endpoints, func(e string) bool {
-		return must[*clientv3.StatusResponse](f)(f.Client.Status(f.ctx(), e)).Header.MemberId == before.Leader
-	})
-	alone := &fixture{T: t, Client: dial(t, cluster, endpoints[leader]), cluster: cluster, prefix: f.prefix}
-	ch, cancel := alone.watch("a", clientv3.WithCreatedNotify())
-	defer cancel()
-	alone.next(ch)
-	lease := must[*clientv3.LeaseGrantResponse](f)(alone.Client.Grant(f.ctx(), 60))
-	<-must[<-chan *clientv3.LeaseKeepAliveResponse](f)(alone.Client.KeepAlive(f.ctx(), lease.ID))
-
-	start := time.Now()
-	cluster.Members[leader].Stop()
-	if took := time.Since(start); took > endedSoon {
-		t.Errorf("a leader that is told to end takes %v", took)
-	}
-	other := endpoints[(leader+1)%len(endpoints)]
-	var after *clientv3.StatusResponse
-	f.eventually("another leads", func() bool {
-		after = must[*clientv3.StatusResponse](f)(f.Client.Status(f.ctx(), other))
-		return after.Leader != 0 && after.Leader != before.Leader
-	})
-	f.want("term", after.RaftTerm, before.RaftTerm+1)
-}
+// goneMax is for a busy machine: a removed member ends an election timeout after it
+// has heard, which raftnode and server show without a clock.
+const goneMax = 10 * time.Second

@@ -204,3 +204,45 @@ func TestAProcessStartsAndEndsQuickly(t *testing.T) {
 	}
 	t.Errorf("of %d tries the best start took %v and the best end %v", startsMax, start, stop)
 }
+
+// lockedBytes is what the kernel says of the memory of a process, in its words.
+func (s *supervised) lockedBytes() string {
+	s.t.Helper()
+	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(s.cmd.Process.Pid), "status"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	locked := regexp.MustCompile(`VmLck:\s*(\d+) kB`).FindStringSubmatch(string(b))
+	if locked == nil {
+		s.t.Fatalf("the kernel does not tell what is locked:\n%s", b)
+	}
+	return locked[1]
+}
+
+func TestMemoryIsLockedIfAskedFor(t *testing.T) {
+	for _, args := range [][]string{nil, {"--memory-mlock"}} {
+		ports := member.FreePorts(t, 2)
+		client, peer := "http://127.0.0.1:"+strconv.Itoa(ports[0]), "http://127.0.0.1:"+strconv.Itoa(ports[1])
+		s := supervise(t, append(args, "--data-dir="+filepath.Join(t.TempDir(), "data"), "--listen-client-urls="+client, "--advertise-client-urls="+client,
+			"--listen-peer-urls="+peer, "--initial-advertise-peer-urls="+peer, "--initial-cluster=default="+peer)...)
+		if args != nil && mayNotLock() {
+			if err := <-s.ended; err == nil || !strings.Contains(s.said(), "--memory-mlock") {
+				t.Errorf("who may not lock memory: %v\n%s", err, s.said())
+			}
+			continue
+		}
+		s.ready()
+		if got := s.lockedBytes(); (got != "0") != (args != nil) {
+			t.Errorf("with %q %s kB are locked", args, got)
+		}
+		s.terminate()
+	}
+}
+
+// mayNotLock tells whether this user may lock less memory than a member has.
+func mayNotLock() bool {
+	if err := syscall.Mlockall(syscall.MCL_CURRENT); err != nil {
+		return true
+	}
+	return syscall.Munlockall() != nil
+}
