@@ -398,6 +398,12 @@ func (n *Node) ReportClock(of ident.MemberID, offset time.Duration) {
 	n.inbox.put(Event{Kind: EventClock, Peer: of, Offset: offset})
 }
 
+// ReportApplied says that a peer has applied all entries up to index. Without it
+// nothing is known of an apply of ours that hangs.
+func (n *Node) ReportApplied(by ident.MemberID, index ident.Index) {
+	n.inbox.put(Event{Kind: EventPeerApplied, Peer: by, Index: index})
+}
+
 // ReportRemoved says that a peer refused this member because it was removed. A
 // member that was down when it was removed learns it no other way.
 func (n *Node) ReportRemoved() { n.stop(ErrRemoved) }
@@ -424,7 +430,7 @@ var errClosed = errors.New("closed")
 // Close stops the member and waits for its end. A leader hands over first,
 // within a bound, so that the others need no election timeout.
 func (n *Node) Close() error {
-	if to, ok := n.successor(); ok {
+	if to := n.Status().Heir; to != 0 {
 		ctx, cancel := context.WithCancel(context.Background())
 		timer := n.cfg.Clock.AfterFunc(CloseTransferMax, cancel)
 		if err := n.TransferLeader(ctx, to); err != nil && !errors.Is(err, ErrStopped) && !errors.Is(err, ErrNotLeader) {
@@ -435,21 +441,4 @@ func (n *Node) Close() error {
 	}
 	n.stop(errClosed)
 	return n.group.Wait()
-}
-
-// successor is the voter that a stopping leader hands over to: of those that
-// were heard of, the one with a right clock and the longest log.
-func (n *Node) successor() (best ident.MemberID, found bool) {
-	s := n.Status()
-	if s.Role != Leader {
-		return 0, false
-	}
-	var chosen Progress
-	for _, p := range s.Progress {
-		better := !found || chosen.ClockFar && !p.ClockFar || chosen.ClockFar == p.ClockFar && p.Match > chosen.Match
-		if !p.Learner && p.Active && slices.Contains(s.Voters, p.ID) && better {
-			chosen, found = p, true
-		}
-	}
-	return chosen.ID, found
 }

@@ -304,6 +304,7 @@ func (s *Server) supervise(ctx context.Context) error {
 	s.group.Go("lease expiry", s.expireLeases)
 	s.group.Go("clocks", s.compareClocks)
 	s.group.Go("digests", s.compareDigests)
+	s.group.Go("applied", s.compareApplied)
 	if s.cfg.LearnerAutoPromote {
 		s.group.Go("promote learners", s.promoteLearners)
 	}
