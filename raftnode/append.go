@@ -219,8 +219,9 @@ func (a *appender) store(ctx context.Context, p *Append) error {
 	return nil
 }
 
-// retry waits out a full disk: log and state are unharmed, and what Raft accepted
-// has to be stored before anything else can happen.
+// retry waits out a full disk, or whatever else keeps a segment from being made, as
+// too few file descriptors: log and state are unharmed, and what Raft accepted has to
+// be stored before anything else can happen.
 func (a *appender) retry(ctx context.Context, f func() error) error {
 	for warned := false; ; {
 		err := f()
@@ -228,7 +229,11 @@ func (a *appender) retry(ctx context.Context, f func() error) error {
 			return err
 		}
 		if !warned {
-			a.logger.Error("no space for the raft log or a snapshot, waiting for some", "error", err)
+			if errors.Is(err, syscall.ENOSPC) {
+				a.logger.Error("no space for the raft log or a snapshot, waiting for some", "error", err)
+			} else {
+				a.logger.Error("the raft log cannot go on in another segment, trying again until it can", "error", err)
+			}
 			warned = true
 		}
 		select {

@@ -96,12 +96,6 @@ func (c *Core) clockNear(id ident.MemberID) bool {
 	return known && c.clockDistance(s.offset).Abs() <= ClockLeadMax
 }
 
-// clockWrong reports whether it is known to be wrong.
-func (c *Core) clockWrong(id ident.MemberID) bool {
-	_, known := c.clocks.samples[id]
-	return known && !c.clockNear(id)
-}
-
 // withhold reports whether this member leaves an election to the others.
 func (c *Core) withhold() bool {
 	if !c.clockFar() || c.clocks.leaderless > clockPatienceElections*c.electionTicks {

@@ -66,14 +66,12 @@ func (c *Core) follow(change *raftpb.ConfChangeV2, next *raftpb.ConfState) {
 // where this member leads and is no part of the next configuration. Otherwise
 // the others would wait for an election timeout.
 func (c *Core) abdicate(next *raftpb.ConfState) {
-	var best, match uint64
-	c.raft.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
-		if id != uint64(c.id) && p.RecentActive && p.Match > match && slices.Contains(next.Voters, id) {
-			best, match = id, p.Match
-		}
-	})
-	if c.role == raft.StateLeader && best != 0 {
-		c.raft.TransferLeader(best)
+	if c.role != raft.StateLeader {
+		return
+	}
+	stays := func(id ident.MemberID) bool { return slices.Contains(next.Voters, uint64(id)) }
+	if to := c.heir(stays, anyVoter); to != 0 { // Who lacks entries could not begin before this member is out: clocks come second.
+		c.raft.TransferLeader(uint64(to))
 	}
 }
 

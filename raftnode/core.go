@@ -22,7 +22,7 @@ type CoreConfig struct {
 	ID             ident.MemberID
 	Nonce          ident.Nonce // Of this boot.
 	ElectionTicks  int         // A follower that hears nothing for so long starts an election.
-	StallTicks     int         // A disk that ends no write for so long takes none; stallElections by default.
+	StallTicks     int         // A disk that ends no write for so long takes none; stallElections by default. The same for apply.
 	Boot           BootState
 	Log            LogReader
 	CatchUpEntries uint64 // Kept behind the checkpoint for followers.
@@ -72,7 +72,9 @@ type Core struct {
 	cut       bool // See BootState.Cut.
 	survey    survey
 	clocks    clocks
-	stall     stall
+	stall     stall // Of the raft log.
+	applying  applying
+	followers followers
 	yield     yield
 }
 
@@ -88,6 +90,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 		catchUpEntries: ident.Index(cfg.CatchUpEntries),
 		cut:            cfg.Boot.Cut,
 		stall:          stall{limit: cmp.Or(cfg.StallTicks, stallElections*cfg.ElectionTicks)},
+		applying:       applying{stall: stall{limit: cmp.Or(cfg.StallTicks, stallElections*cfg.ElectionTicks)}},
 	}
 	if cfg.Boot.Applied.Index > 0 { // A member that joins knows nobody yet.
 		if err := checkConfState(c.conf); err != nil {
@@ -181,7 +184,8 @@ func (c *Core) step(e *Event) error {
 		c.appended(e.Append)
 	case EventApplied:
 		c.stepOwn(e.Apply.responses)
-		c.applied = max(c.applied, ident.Index(e.Apply.Entries[len(e.Apply.Entries)-1].GetIndex()))
+		c.applied = max(c.applied, e.Apply.end())
+		c.applying.through()
 	case EventRead:
 		c.reads.wanted = max(c.reads.wanted, e.Round)
 	case EventTransfer:
@@ -196,10 +200,19 @@ func (c *Core) step(e *Event) error {
 		return c.checkpoint(e.Index)
 	case EventNotice:
 		c.notice(e.Peer, e.Notice)
-	case EventClock:
-		c.clock(e.Peer, e.Offset)
+	case EventClock, EventPeerApplied:
+		c.learnt(e)
 	}
 	return nil
+}
+
+// learnt takes in what was found out about a peer beside Raft.
+func (c *Core) learnt(e *Event) {
+	if e.Kind == EventClock {
+		c.clock(e.Peer, e.Offset)
+		return
+	}
+	c.peerApplied(e.Peer, e.Index)
 }
 
 func (c *Core) campaign() error {
@@ -227,6 +240,8 @@ func (c *Core) tick() {
 	c.tickSurvey()
 	c.tickClocks()
 	c.tickStall()
+	c.tickApplying()
+	c.tickFollowers()
 	c.tickYield()
 	switch {
 	case !c.mayTick(): // Who may have forgotten a vote or an entry does not campaign (rule 16).
@@ -306,7 +321,9 @@ func (c *Core) drain() {
 			case raft.LocalAppendThread:
 				c.append(m)
 			case raft.LocalApplyThread:
-				c.effects = append(c.effects, Effect{Kind: EffectApply, Apply: &Apply{Entries: m.Entries, responses: m.Responses}})
+				a := &Apply{Entries: m.Entries, responses: m.Responses}
+				c.applying.ends = append(c.applying.ends, a.end())
+				c.effects = append(c.effects, Effect{Kind: EffectApply, Apply: a})
 			default:
 				c.send(m)
 			}

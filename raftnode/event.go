@@ -29,6 +29,7 @@ const (
 	EventCheckpoint                       // The state up to Index is durable outside the log.
 	EventNotice                           // Peer asks, or tells, where a log ends.
 	EventClock                            // The wall clock of Peer was found to be Offset ahead of ours.
+	EventPeerApplied                      // Peer has applied all up to Index.
 )
 
 // Event is something that happened to a member.
@@ -117,3 +118,6 @@ type Apply struct {
 	Entries   []*raftpb.Entry
 	responses []*raftpb.Message
 }
+
+// end is the index of the last entry.
+func (a *Apply) end() ident.Index { return ident.Index(a.Entries[len(a.Entries)-1].GetIndex()) }

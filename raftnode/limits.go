@@ -112,6 +112,10 @@ const (
 	// sync of a disk that works, below what clients wait for a request.
 	stallElections = 3
 	StallMin       = 3 * time.Second
+	// followerStalls is how many times longer a follower that answers may store
+	// nothing: besides its disk there is a line between, on which one large message
+	// may take seconds.
+	followerStalls = 3
 
 	// CloseTransferMax bounds how long a stopping leader waits for its successor.
 	CloseTransferMax = 800 * time.Millisecond

@@ -399,6 +399,12 @@ func (n *Node) ReportClock(of ident.MemberID, offset time.Duration) {
 	n.inbox.put(Event{Kind: EventClock, Peer: of, Offset: offset})
 }
 
+// ReportApplied says that a peer has applied all entries up to index. Without it
+// nothing is known of an apply of ours that hangs.
+func (n *Node) ReportApplied(by ident.MemberID, index ident.Index) {
+	n.inbox.put(Event{Kind: EventPeerApplied, Peer: by, Index: index})
+}
+
 // ReportRemoved says that a peer refused this member because it was removed. A
 // member that was down when it was removed learns it no other way.
 func (n *Node) ReportRemoved() { n.stop(ErrRemoved) }
@@ -427,8 +433,8 @@ var errClosed = errors.New("closed")
 // once: who still has to do things before Close, calls it before those.
 func (n *Node) HandOver() {
 	n.handing.Do(func() {
-		to, ok := n.successor()
-		if !ok {
+		to := n.Status().Heir
+		if to == 0 {
 			return
 		}
 		ctx, cancel := context.WithCancel(context.Background())
@@ -445,21 +451,4 @@ func (n *Node) Close() error {
 	n.HandOver()
 	n.stop(errClosed)
 	return n.group.Wait()
-}
-
-// successor is the voter that a stopping leader hands over to: of those that
-// were heard of, the one with a right clock and the longest log.
-func (n *Node) successor() (best ident.MemberID, found bool) {
-	s := n.Status()
-	if s.Role != Leader {
-		return 0, false
-	}
-	var chosen Progress
-	for _, p := range s.Progress {
-		better := !found || chosen.ClockFar && !p.ClockFar || chosen.ClockFar == p.ClockFar && p.Match > chosen.Match
-		if !p.Learner && p.Active && slices.Contains(s.Voters, p.ID) && better {
-			chosen, found = p, true
-		}
-	}
-	return chosen.ID, found
 }

@@ -48,10 +48,12 @@ type Status struct {
 	// all voters' that are known; below 0: behind.
 	ClockAhead time.Duration
 
-	// Stalled says that the disk has ended no write to the log for too long.
-	Stalled bool
+	// Stalled says that the disk has ended no write to the log for too long,
+	// ApplyStalled that nothing is applied, while another voter has applied the same.
+	Stalled, ApplyStalled bool
 
 	Transferee ident.MemberID // Whom leadership is being handed to, or 0.
+	Heir       ident.MemberID // Of a leader that stops, or 0; as of the last tick.
 	Progress   []Progress     // Of the others; on the leader only, sorted by ID, as of the last tick.
 }
 
@@ -62,7 +64,7 @@ type Progress struct {
 	Learner  bool
 	Active   bool // Heard from since the last quorum check, less than two election timeouts ago.
 	Snapshot bool // Is being sent a snapshot.
-	ClockFar bool // Its clock is known to be wrong.
+	Stuck    bool // Answers, and has stored nothing of what it was sent for too long.
 }
 
 // Status tells where the core stands.
@@ -72,7 +74,8 @@ func (c *Core) Status() Status {
 		Commit: c.hard.Commit, Applied: c.applied,
 		First: c.log.start.Index + 1, Last: c.log.last.Index,
 		Voters: members(c.conf.Voters), Learners: members(c.conf.Learners),
-		Joint: len(c.conf.VotersOutgoing) > 0, Cut: c.cut, ClockAhead: c.clocks.deviation, Stalled: c.stalled(),
+		Joint: len(c.conf.VotersOutgoing) > 0, Cut: c.cut, ClockAhead: c.clocks.deviation,
+		Stalled: c.stall.over(), ApplyStalled: c.applying.over(),
 	}
 	for _, id := range members(c.conf.VotersOutgoing) {
 		if !slices.Contains(s.Voters, id) {
@@ -86,13 +89,14 @@ func (c *Core) Status() Status {
 	s.Settled = s.Role == Leader && c.committedInTerm()
 	if s.Role == Leader && c.failed == nil {
 		s.Transferee = ident.MemberID(c.raft.BasicStatus().LeadTransferee)
+		s.Heir = c.heir(anyVoter, c.clockNear)
 		c.raft.WithProgress(func(id uint64, kind raft.ProgressType, p tracker.Progress) {
 			if ident.MemberID(id) == c.id {
 				return
 			}
 			s.Progress = append(s.Progress, Progress{
 				ID: ident.MemberID(id), Match: ident.Index(p.Match), Learner: kind == raft.ProgressTypeLearner,
-				Active: p.RecentActive, Snapshot: p.State == tracker.StateSnapshot, ClockFar: c.clockWrong(ident.MemberID(id)),
+				Active: p.RecentActive, Snapshot: p.State == tracker.StateSnapshot, Stuck: c.followers.stuck(ident.MemberID(id)),
 			})
 		})
 		slices.SortFunc(s.Progress, func(a, b Progress) int {

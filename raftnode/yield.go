@@ -1,9 +1,6 @@
 package raftnode
 
 import (
-	"cmp"
-	"slices"
-
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/tracker"
 
@@ -11,9 +8,12 @@ import (
 )
 
 // yield is how a leader gives leadership away that serves its cluster badly,
-// for one of two reasons.
+// for one of three reasons.
 //
 // Its clock is wrong: see clocks.
+//
+// It applies nothing, and others do: see applying. What it proposes is stored and
+// committed, but nobody who asks it is answered.
 //
 // Its disk takes nothing, because it hangs or is full. Such a leader still sends
 // heartbeats, so nobody stands against it, and since it proposes nothing while
@@ -25,31 +25,6 @@ type yield struct {
 	pause   int // Ticks until leadership is offered again.
 	backoff int // The pause after that.
 }
-
-// stall is an append that does not end.
-type stall struct {
-	limit  int // Ticks that an append may take.
-	ticks  int // For which appends have been under way and none has ended.
-	warned bool
-}
-
-func (c *Core) tickStall() {
-	s := &c.stall
-	if s.ticks++; c.appends == 0 || c.restored > c.applied { // A state that is put into force takes its time.
-		s.ticks = 0
-	}
-	switch {
-	case s.warned && s.ticks <= s.limit:
-		s.warned = false
-		c.logger.Info("the disk of this member works again")
-	case !s.warned && s.ticks > s.limit:
-		s.warned = true
-		c.logger.Error("a write to the raft log of this member does not end: its disk hangs, or has no space", "appends", c.appends, "last", uint64(c.log.last.Index))
-	}
-}
-
-// stalled reports whether the disk takes nothing.
-func (c *Core) stalled() bool { return c.stall.ticks > c.stall.limit }
 
 // goesOnWithout reports whether the others have stored and committed all that
 // this leader sent them.
@@ -68,52 +43,53 @@ func (c *Core) tickYield() {
 		y.pause--
 		return
 	}
-	stalled := c.stalled() && c.goesOnWithout()
-	if !stalled && !c.clockFar() {
+	stalled, behind := c.stall.over() && c.goesOnWithout(), c.applying.over()
+	if !stalled && !behind && !c.clockFar() {
 		y.backoff = 0
 		return
 	}
 	y.backoff = min(max(2*y.backoff, yieldElectionsMin*c.electionTicks), yieldElectionsMax*c.electionTicks)
 	y.pause = y.backoff
-	to := c.heir(stalled)
+	var to ident.MemberID
 	switch {
-	case stalled && to != 0:
-		c.logger.Error("the disk of this leader takes no writes, handing leadership over", "to", to)
-	case to != 0:
+	case stalled:
+		if to = c.heir(anyVoter, c.clockNear); to != 0 {
+			c.logger.Error("the disk of this leader takes no writes, handing leadership over", "to", to)
+		}
+	case behind:
+		if to = c.heir(c.applying.overtook, c.clockNear); to != 0 {
+			c.logger.Error("this leader applies nothing, handing leadership over", "to", to)
+		}
+	default:
+		if to = c.heir(c.clockNear, anyVoter); to == 0 {
+			c.logger.Error("the clock of this leader is wrong and no other voter can take over: set it right", "ahead", c.clocks.deviation, "lead-max", ClockLeadMax)
+			break
+		}
 		c.logger.Error("the clock of this leader is wrong, handing leadership over: set it right", "ahead", c.clocks.deviation, "lead-max", ClockLeadMax, "to", to)
-	case !stalled:
-		c.logger.Error("the clock of this leader is wrong and no other voter can take over: set it right", "ahead", c.clocks.deviation, "lead-max", ClockLeadMax)
 	}
 	if to != 0 {
 		c.raft.TransferLeader(uint64(to))
 	}
 }
 
-// heir is the voter that has most of the log, of those whose clocks are right;
-// anyClock takes one of the others when there is none.
-func (c *Core) heir(anyClock bool) ident.MemberID {
-	type candidate struct {
-		id    ident.MemberID
-		match uint64
-	}
-	var all, near []candidate
+// heir is the voter that should lead next, 0 if there is none: of those that were
+// heard of lately and may, one that better holds for before the others, and of
+// these the one that has most of the log.
+func (c *Core) heir(may, better func(ident.MemberID) bool) (best ident.MemberID) {
+	var match uint64
+	var good bool
 	c.raft.WithProgress(func(peer uint64, kind raft.ProgressType, p tracker.Progress) {
 		id := ident.MemberID(peer)
-		if !p.RecentActive || kind == raft.ProgressTypeLearner || id == c.id {
+		if !p.RecentActive || kind == raft.ProgressTypeLearner || id == c.id || !may(id) {
 			return
 		}
-		all = append(all, candidate{id, p.Match})
-		if c.clockNear(id) {
-			near = append(near, candidate{id, p.Match})
+		g := better(id)
+		if best == 0 || g && !good || g == good && (p.Match > match || p.Match == match && id < best) {
+			best, match, good = id, p.Match, g
 		}
 	})
-	if len(near) > 0 || !anyClock {
-		all = near
-	}
-	if len(all) == 0 {
-		return 0
-	}
-	return slices.MaxFunc(all, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(a.match, b.match), cmp.Compare(b.id, a.id))
-	}).id
+	return best
 }
+
+// anyVoter is fine where it matters more that somebody leads.
+func anyVoter(ident.MemberID) bool { return true }

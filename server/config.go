@@ -95,6 +95,7 @@ type Config struct {
 	TxnOpsMax              int    // Default 128.
 	RequestBytesMax        int    // Default 1.5 MiB.
 	ConcurrentStreamsMax   uint32 // Per connection. Default: no limit.
+	ClientBufferBytes      int64  // That may wait for clients that do not read, in watches and streams of ranges. Default ClientBufferBytesDefault.
 	LearnersMax            int    // Default 1.
 	StrictReconfigCheck    bool   // Set by DefaultConfig: refuse changes of members that would lose the quorum.
 
@@ -229,6 +230,7 @@ func (c Config) withDefaults() Config {
 	set(&c.ArchiveEpoch, EpochAuto)
 	set(&c.ArchivePolicy, string(archive.PolicyGap))
 	set(&c.ArchiveLimitBytes, archive.LimitBytesDefault)
+	set(&c.ClientBufferBytes, ClientBufferBytesDefault)
 	if c.FS == nil {
 		c.FS = vfs.OS()
 	}
@@ -309,7 +311,7 @@ func (c Config) Validate() error {
 	if _, err := parseRetention(c.AutoCompactionMode, c.AutoCompactionRetention); err != nil {
 		errs = append(errs, err)
 	}
-	errs = append(errs, c.checkSigns(), c.checkAuth(), c.checkArchive(), c.checkTLS(), c.Tracing.check())
+	errs = append(errs, c.checkSigns(), c.checkClients(), c.checkAuth(), c.checkArchive(), c.checkTLS(), c.Tracing.check())
 	return errors.Join(errs...)
 }
 

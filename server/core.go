@@ -55,6 +55,7 @@ type core struct {
 	fenced     atomic.Bool // This member's state is known to be wrong: it answers nothing any more.
 	scrubs     scrubbing
 	snapshots  atomic.Int64 // On their way to clients.
+	ranges     atomic.Int64 // The same, as streams.
 	archive    archiving
 	epoch      *epochFence
 	who        *identities // Tokens and passwords.

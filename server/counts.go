@@ -30,6 +30,8 @@ func (m *metrics) watchEvents(c *core) {
 	m.gauges(map[string]gauge{
 		"etcd_debugging_mvcc_watch_stream_total":   {"Streams of watches.", func() float64 { return float64(c.hub.Stats().Streams) }},
 		"etcd_debugging_mvcc_watcher_total":        {"Watches.", func() float64 { return float64(c.hub.Stats().Watchers) }},
+		"holdfast_watch_waiting_bytes":             {"Bytes that wait for clients of watches to read.", func() float64 { return float64(c.hub.Stats().WaitingBytes) }},
+		"holdfast_range_streams":                   {"Ranges that are being streamed to clients.", func() float64 { return float64(c.ranges.Load()) }},
 		"etcd_debugging_mvcc_slow_watcher_total":   {"Watches that read history, as they began in the past or are slow.", func() float64 { return float64(c.hub.Stats().Slow) }},
 		"etcd_debugging_mvcc_pending_events_total": {"Events that wait in the server: none, they are read from history when they can be sent.", func() float64 { return 0 }},
 	})

@@ -47,6 +47,23 @@ func (s *Server) compareDigests(ctx context.Context) error {
 	})
 }
 
+// compareApplied asks the other members how far they have applied, while something
+// waits for apply here: what follows from that is raftnode's to decide. It reads
+// nothing of the state, which may be what hangs, as the comparison of digests does.
+func (s *Server) compareApplied(ctx context.Context) error {
+	return s.eachPeer(ctx, "compare what is applied", digestInterval, func(ctx context.Context, peer ident.MemberID) {
+		if st := s.node.Status(); st.Applied >= st.Commit {
+			return
+		}
+		report, err := s.askForDigests(ctx, peer, 0) // None has an index so low: only where it stands.
+		if err != nil {
+			s.log.Debug("a member does not say what it has applied", "member", peer, "error", err)
+			return
+		}
+		s.node.ReportApplied(peer, report[0].Index)
+	})
+}
+
 // forget drops what a member said: it may be a rebuilt one that answers next.
 func (w *witness) forget(id ident.MemberID) {
 	w.mu.Lock()
@@ -56,8 +73,11 @@ func (w *witness) forget(id ident.MemberID) {
 
 // digestsOf asks a member where it stands, and for digests at or below our index.
 func (s *Server) digestsOf(ctx context.Context, peer ident.MemberID) ([]mvcc.DigestAt, error) {
-	at := s.replica.Store().Applied().Position.Index
-	answer, err := s.transport.Ask(ctx, peer, askDigests, binary.BigEndian.AppendUint64(nil, uint64(at)))
+	return s.askForDigests(ctx, peer, s.replica.Store().Applied().Position.Index)
+}
+
+func (s *Server) askForDigests(ctx context.Context, peer ident.MemberID, upTo ident.Index) ([]mvcc.DigestAt, error) {
+	answer, err := s.transport.Ask(ctx, peer, askDigests, binary.BigEndian.AppendUint64(nil, uint64(upTo)))
 	if err != nil {
 		return nil, err
 	}

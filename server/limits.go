@@ -88,11 +88,18 @@ const (
 	// is in the bytes, and little in memory for many streams.
 	rangePartBytes = 512 << 10
 
+	// ClientBufferBytesDefault may wait for clients that do not read: half of it for
+	// watches, and as much for streams of ranges, each of which has a part and its
+	// encoding. With less than the least few clients could be served.
+	ClientBufferBytesDefault = 512 << 20
+	clientBufferBytesMin     = 16 << 20
+	rangeStreamBytes         = 2 * rangePartBytes
+
 	// snapshotsMax are sent to clients at a time: each is a file as large as the state.
 	snapshotsMax = 4
-	// snapshotStallMax without a chunk being taken, and a client is left: others want
-	// the place and the space.
-	snapshotStallMax = 5 * time.Minute
+	// clientStallMax without anything being taken of a snapshot or a stream of a range,
+	// and a client is left: others want the place and the space.
+	clientStallMax = 5 * time.Minute
 	// snapshotChunkBytes of the Snapshot stream, as etcd.
 	snapshotChunkBytes = 32 << 10
 	// snapshotPieceBytes are sent before others get their turn.

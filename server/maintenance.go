@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/holdfast-db/holdfast/internal/ident"
-	"github.com/holdfast-db/holdfast/internal/task"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/raftnode"
@@ -197,26 +196,12 @@ func (s *maintenanceService) MoveLeader(ctx context.Context, r *pb.MoveLeaderReq
 // a slow client must not hold base's pages. There are few such files at a time: a disk
 // that they fill is the log's as well. So a client that takes nothing is left.
 func (s *maintenanceService) Snapshot(_ *pb.SnapshotRequest, stream pb.Maintenance_SnapshotServer) error {
-	if s.snapshots.Add(1) > snapshotsMax {
-		s.snapshots.Add(-1)
-		return errTooManyRequests
-	}
-	sent, stalled := make(chan error, 1), make(chan struct{})
-	// Nothing ends a Send for which there is no room but the end of this handler.
-	task.New(stream.Context()).Go("snapshot", func(ctx context.Context) error {
-		defer s.snapshots.Add(-1)
-		sent <- s.sendSnapshot(ctx, stream, stalled)
-		return nil
+	return s.sendSlowly(stream.Context(), "snapshot", &s.snapshots, snapshotsMax, errTooManyRequests, errSnapshotStalled, func(ctx context.Context, took func()) error {
+		return s.sendSnapshot(ctx, stream, took)
 	})
-	select {
-	case err := <-sent:
-		return err
-	case <-stalled:
-		return errSnapshotStalled
-	}
 }
 
-func (s *maintenanceService) sendSnapshot(ctx context.Context, stream pb.Maintenance_SnapshotServer, stalled chan struct{}) error {
+func (s *maintenanceService) sendSnapshot(ctx context.Context, stream pb.Maintenance_SnapshotServer, took func()) error {
 	start := s.cfg.Clock.Mono()
 	defer func() { s.metrics.snapshot.Observe((s.cfg.Clock.Mono() - start).Seconds()) }()
 	f, size, done, err := s.replica.SnapshotFile(ctx, s.id.Member)
@@ -225,8 +210,7 @@ func (s *maintenanceService) sendSnapshot(ctx context.Context, stream pb.Mainten
 	}
 	defer done()
 	s.log.Info("sending snapshot to client", "bytes", size)
-	stall := s.cfg.Clock.AfterFunc(snapshotStallMax, func() { close(stalled) })
-	defer stall.Stop()
+	took()
 	body := size - sha256.Size // The file ends in its own hash, as the stream does.
 	buf := make([]byte, snapshotChunkBytes)
 	manners := s.replica.Manners()
@@ -251,11 +235,9 @@ func (s *maintenanceService) sendSnapshot(ctx context.Context, stream pb.Mainten
 		if err != nil {
 			return err
 		}
-		if stall.Stop() {
-			stall.Reset(snapshotStallMax)
-		}
+		took()
 	}
 	return nil
 }
 
-var errSnapshotStalled = status.Error(codes.DeadlineExceeded, "etcdserver: the snapshot was given up: nothing of it was taken for "+snapshotStallMax.String())
+var errSnapshotStalled = status.Error(codes.DeadlineExceeded, "etcdserver: the snapshot was given up: nothing of it was taken for "+clientStallMax.String())

@@ -102,6 +102,13 @@ func (m *metrics) probed(kind, name string, good bool) {
 	m.probesTotal.WithLabelValues(kind, name, result).Inc()
 }
 
+func stuckFollowers(s raftnode.Status) (n float64) {
+	for _, p := range s.Progress {
+		n += truth(p.Stuck)
+	}
+	return n
+}
+
 // watchMember registers what is read from a running member.
 func (m *metrics) watchMember(c *core) {
 	status := func(f func(raftnode.Status) float64) func() float64 {
@@ -116,6 +123,8 @@ func (m *metrics) watchMember(c *core) {
 		"etcd_server_proposals_pending":           {"Requests that wait for their answer.", func() float64 { return float64(c.node.Pending()) }},
 		"holdfast_clock_ahead_seconds":            {"How far the wall clock of this member is ahead of the middle of all that are known.", status(func(s raftnode.Status) float64 { return s.ClockAhead.Seconds() })},
 		"holdfast_disk_stalled":                   {"1 while the disk of this member ends no write to the log.", status(func(s raftnode.Status) float64 { return truth(s.Stalled) })},
+		"holdfast_apply_stalled":                  {"1 while this member applies nothing although another has applied the same.", status(func(s raftnode.Status) float64 { return truth(s.ApplyStalled) })},
+		"holdfast_followers_stuck":                {"Members that answer this leader and store nothing of what it sends.", status(stuckFollowers)},
 		"etcd_server_quota_backend_bytes":         {"Size that the store may reach.", func() float64 { return float64(c.cfg.QuotaBytes) }},
 		"etcd_mvcc_db_total_size_in_bytes":        {"Bytes of the store on disk.", func() float64 { return float64(c.replica.Sizes().Total) }},
 		"etcd_mvcc_db_total_size_in_use_in_bytes": {"Bytes of the store that hold something.", func() float64 { return float64(c.replica.Sizes().InUse) }},

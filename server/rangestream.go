@@ -33,17 +33,23 @@ func checkRangeStream(r *pb.RangeRequest) error {
 }
 
 // RangeStream answers a range in parts, all of one revision, so that no side
-// holds more than a part of it. The last part has what is said of the whole.
+// holds more than a part of it. The last part has what is said of the whole. There
+// are so many streams at a time that their parts fit into the memory meant for them.
 func (s *kvService) RangeStream(r *pb.RangeRequest, stream pb.KV_RangeStreamServer) error {
 	if err := checkRangeStream(r); err != nil {
 		return err
 	}
-	ctx := stream.Context()
 	if !r.Serializable {
-		if err := s.linearize(ctx); err != nil {
+		if err := s.linearize(stream.Context()); err != nil {
 			return toWire(err)
 		}
 	}
+	return s.sendSlowly(stream.Context(), "range", &s.ranges, s.cfg.rangeStreamsMax(), errTooManyRangeStreams, errRangeStalled, func(ctx context.Context, took func()) error {
+		return s.sendRange(ctx, r, stream, took)
+	})
+}
+
+func (s *kvService) sendRange(ctx context.Context, r *pb.RangeRequest, stream pb.KV_RangeStreamServer, took func()) error {
 	args := statemachine.RangeArgs(r)
 	args.PartBytes = rangePartBytes
 	var head ident.Revision
@@ -66,6 +72,7 @@ func (s *kvService) RangeStream(r *pb.RangeRequest, stream pb.KV_RangeStreamServ
 			part.Header.Revision = int64(head)
 			part.More, part.Count = res.More, count
 		}
+		took() // The one before; this one from now on.
 		if err := stream.SendMsg(part); err != nil || res.Next == nil {
 			return err
 		}

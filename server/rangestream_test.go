@@ -17,6 +17,7 @@ import (
 	"github.com/holdfast-db/holdfast/internal/quick"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/proto/mvccpb"
+	"github.com/holdfast-db/holdfast/server"
 	"github.com/holdfast-db/holdfast/server/servertest"
 )
 
@@ -166,4 +167,41 @@ func TestAStreamOfARangeNeedsLittleMemory(t *testing.T) {
 		t.Errorf("%d MiB live while reading, %d before", most>>20, before>>20)
 	}
 	t.Logf("%d MiB live while reading %d MiB, %d before", most>>20, read>>20, before>>20)
+}
+
+// What clients do not read waits in memory, so there is a bound on how many may do that.
+func TestClientsThatDoNotReadTheirRangesAreFew(t *testing.T) {
+	const most = 8 // MiB for streams.
+	m := servertest.New(t, 1, func(_ int, c *server.Config) { c.ClientBufferBytes = 2 * most << 20 }).Members[0]
+	kv := pb.NewKVClient(dial(t, m))
+	for i := range 40 {
+		if _, err := kv.Put(t.Context(), &pb.PutRequest{Key: fmt.Appendf(nil, "k%02d", i), Value: bytes.Repeat([]byte("v"), 1<<20)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}
+	ctx, leave := context.WithCancel(t.Context())
+	defer leave()
+	var slow []pb.KV_RangeStreamClient
+	for range most {
+		stream, err := kv.RangeStream(ctx, all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := stream.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		slow = append(slow, stream)
+	}
+	if _, _, err := merged(t.Context(), kv, all); status.Code(err) != codes.ResourceExhausted {
+		t.Fatalf("one more than %d: %v", len(slow), err)
+	}
+	if _, err := kv.Range(t.Context(), &pb.RangeRequest{Key: []byte("k07")}); err != nil {
+		t.Errorf("other calls go on: %v", err)
+	}
+	leave()
+	eventually(t, "the places to be free", func() bool {
+		whole, _, err := merged(t.Context(), kv, all)
+		return err == nil && whole.Count == 40
+	})
 }

@@ -179,7 +179,7 @@ func (s *Server) openState(ctx context.Context, b *boot) (*wal.Recovered, error)
 	s.replica.Machine.Leases.Watch(leaseCounts{s.keeper, s.metrics})
 	s.metrics.granted.Store(0) // What was there is not granted now.
 	s.replica.Machine.Auth.Watch(s.who.simple)
-	s.hub = watch.NewHub(watch.Config{Clock: s.cfg.Clock, Logger: s.log}, s.replica.Store())
+	s.hub = watch.NewHub(watch.Config{Bytes: int(s.cfg.ClientBufferBytes / 2), Clock: s.cfg.Clock, Logger: s.log}, s.replica.Store())
 	s.replica.OnStore = func(store *mvcc.Store) {
 		s.hub.Swap(store)
 		select {
@@ -308,6 +308,7 @@ func (s *Server) supervise(ctx context.Context) error {
 	s.group.Go("lease expiry", s.expireLeases)
 	s.group.Go("clocks", s.compareClocks)
 	s.group.Go("digests", s.compareDigests)
+	s.group.Go("applied", s.compareApplied)
 	if s.cfg.LearnerAutoPromote {
 		s.group.Go("promote learners", s.promoteLearners)
 	}

@@ -75,6 +75,7 @@ func requestRows() []row {
 		{name: "max-txn-ops", kind: isNumber, initial: "128", says: "operations in one transaction", state: done, at: func(o *options) any { return &o.cfg.TxnOpsMax }, example: "7"},
 		{name: "max-request-bytes", kind: isNumber, initial: "1572864", says: "bytes of one request", state: done, at: func(o *options) any { return &o.cfg.RequestBytesMax }, example: "7"},
 		{name: "max-concurrent-streams", kind: isNumber, initial: "4294967295", says: "calls at a time on one connection", state: done, at: func(o *options) any { return &o.cfg.ConcurrentStreamsMax }, example: "7"},
+		{name: "client-buffer-bytes", kind: isNumber, initial: fmt.Sprint(512 << 20), says: "bytes that may wait for clients which do not read: half for watches, half for streams of ranges", state: done, ours: true, at: func(o *options) any { return &o.cfg.ClientBufferBytes }, example: "67108864"},
 		{name: "grpc-keepalive-min-time", kind: isDuration, initial: "5s", says: "how often a client may probe its connection", state: done, at: func(o *options) any { return &o.cfg.KeepAliveMinTime }, example: "1s"},
 		{name: "grpc-keepalive-interval", kind: isDuration, initial: "2h0m0s", says: "silence after which this member probes one; 0: never", state: done, at: func(o *options) any { return &o.cfg.KeepAliveInterval }, example: "1h"},
 		{name: "grpc-keepalive-timeout", kind: isDuration, initial: "20s", says: "time for the answer to that", state: done, at: func(o *options) any { return &o.cfg.KeepAliveTimeout }, example: "1s"},

@@ -14,8 +14,8 @@
 //
 // Always true: a watcher gets every revision from its start on, whole, once and
 // in order (I-8, W1 to W4), or is canceled with the compaction revision: never
-// a gap in silence. A stream holds at most its budget of bytes, besides one
-// answer. Nothing here is durable; a crash leaves nothing, clients resume at
+// a gap in silence. A stream holds at most its budget of bytes, and all together
+// theirs, besides one answer each. Nothing here is durable; a crash leaves nothing, clients resume at
 // the revision after the last they saw.
 package watch
 
@@ -41,8 +41,12 @@ type Config struct {
 	// StreamBytes may wait in one stream before it falls back to reading history.
 	// Zero means StreamBytesDefault.
 	StreamBytes int
-	Clock       clock.Clock  // Times how much the catch-up works. Required, unless Manual.
-	Logger      hclog.Logger // Required.
+	// Bytes may wait in all streams, what several wait for counted once. As it fills
+	// up, streams fall back to reading history sooner, and at its end a client gets
+	// something once it has taken what it had. Zero means BytesDefault.
+	Bytes  int
+	Clock  clock.Clock  // Times how much the catch-up works. Required, unless Manual.
+	Logger hclog.Logger // Required.
 
 	// Manual leaves the turns of pump and catch-up to the owner, who calls Step,
 	// and takes answers with Poll: a simulation decides when what happens.
@@ -83,6 +87,7 @@ type Hub struct {
 		wanted []wish // Progress marks to be made when the pump is through.
 	}
 
+	waiting   atomic.Int64 // Bytes of frames in queues.
 	delivered atomic.Int64
 	scanned   atomic.Int64
 	looked    atomic.Int64
@@ -92,6 +97,9 @@ type Hub struct {
 func NewHub(cfg Config, store *mvcc.Store) *Hub {
 	if cfg.StreamBytes == 0 {
 		cfg.StreamBytes = StreamBytesDefault
+	}
+	if cfg.Bytes == 0 {
+		cfg.Bytes = BytesDefault
 	}
 	cfg.scanCost = max(cfg.scanCost, 1)
 	h := &Hub{cfg: cfg, tasks: task.New(context.Background()), kick: make(chan struct{}, 1)}
@@ -143,6 +151,8 @@ type Stats struct {
 	Streams   int
 	Delivered int64 // Events put into queues since the start.
 
+	WaitingBytes int64 // In the queues of all streams.
+
 	// Bytes that the catch-up has read since the start: of history in sequence,
 	// and of single values found through the key indexes.
 	ScannedBytes int64
@@ -153,7 +163,7 @@ type Stats struct {
 func (h *Hub) Stats() Stats {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return Stats{Watchers: h.mu.count, Slow: len(h.mu.late), Streams: len(h.mu.streams), Delivered: h.delivered.Load(),
+	return Stats{Watchers: h.mu.count, Slow: len(h.mu.late), Streams: len(h.mu.streams), Delivered: h.delivered.Load(), WaitingBytes: h.waiting.Load(),
 		ScannedBytes: h.scanned.Load(), LookedBytes: h.looked.Load()}
 }
 
@@ -480,9 +490,32 @@ func (h *Hub) closeStream(s *Stream, err error) {
 	}
 	h.mu.count -= len(s.mu.watchers)
 	clear(s.mu.watchers)
+	for i := range s.mu.queue[s.mu.head:] {
+		h.letGo(s.mu.queue[s.mu.head+i].frame)
+	}
 	s.mu.queue, s.mu.head, s.mu.bytes, s.mu.answers = nil, 0, 0, 0
 	s.wakeLocked()
 	s.freeLocked()
+}
+
+// hold and letGo count a frame as long as it waits in a queue.
+func (h *Hub) hold(f *frame) {
+	if f.queues.Add(1) == 1 {
+		h.waiting.Add(int64(f.size(0)))
+	}
+}
+
+func (h *Hub) letGo(f *frame) {
+	if f != nil && f.queues.Add(-1) == 0 {
+		h.waiting.Add(-int64(f.size(0)))
+	}
+}
+
+// share is what one stream may have waiting now. No number of clients that do not
+// read takes all there is: each gets a part of what the others have left.
+func (h *Hub) share() int {
+	free := max(h.cfg.Bytes-int(h.waiting.Load()), 0)
+	return min(h.cfg.StreamBytes, free/shareMin)
 }
 
 func (h *Hub) kickCatchUp() {

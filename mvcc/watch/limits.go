@@ -18,6 +18,11 @@ const (
 	// stream reads history again instead, once it has taken what waits.
 	StreamBytesDefault = 4 << 20
 
+	// BytesDefault is what may wait for all clients of a member together, and
+	// 1/shareMin of what is left of it for one: 60 that do not read have their 4 MiB.
+	BytesDefault = 256 << 20
+	shareMin     = 4
+
 	// AnswersMax beside events may wait in one stream before its owner should take no
 	// more requests: more than any client asks before it reads, and half a MiB.
 	AnswersMax = 4096

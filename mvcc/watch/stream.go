@@ -316,6 +316,7 @@ func (s *Stream) poll() (b Batch, ok bool, err error) {
 	}
 	if s.mu.head == len(s.mu.queue) {
 		s.mu.waiting = true
+		s.readOnLocked()
 		return Batch{}, false, nil
 	}
 	if first := &s.mu.queue[s.mu.head]; first.frame != nil {
@@ -345,14 +346,20 @@ func (s *Stream) popLocked() item {
 	}
 	if it.frame != nil {
 		s.mu.bytes -= it.frame.size(it.from)
+		s.hub.letGo(it.frame)
 	} else if s.mu.answers--; s.mu.answers == AnswersMax-1 {
 		s.freeLocked()
 	}
+	s.readOnLocked()
+	return it
+}
+
+// readOnLocked has a stream read on that waited for room, if there is.
+func (s *Stream) readOnLocked() {
 	if s.mu.starved && s.roomyLocked() {
 		s.mu.starved = false
 		s.hub.kickCatchUp()
 	}
-	return it
 }
 
 // cutLocked makes an answer of the beginning of an item that is too large for one.
@@ -407,13 +414,14 @@ func (s *Stream) push(w *watcher, fed state, f *frame, through ident.Revision) b
 	if f != nil {
 		from := f.from(w.next)
 		if size := f.size(from); from < len(f.events) {
-			if s.mu.bytes > 0 && s.mu.bytes+size > s.hub.cfg.StreamBytes {
+			if !s.fitsLocked(size) {
 				s.mu.starved, s.mu.refused = true, size
 				w.next = f.revisions[from]
 				return false
 			}
 			s.mu.refused = 0
 			s.mu.bytes += size
+			s.hub.hold(f)
 			s.enqueueLocked(item{watcher: w, frame: f, from: from, through: through})
 		}
 	}
@@ -428,10 +436,21 @@ func (s *Stream) roomLocked() bool {
 	return !s.mu.starved
 }
 
-// roomyLocked reports whether half of the budget is free, and what was refused
+// roomyLocked reports whether half of the share is free, and what was refused
 // would fit: or it would be read again and again in vain.
 func (s *Stream) roomyLocked() bool {
-	return s.mu.bytes == 0 || s.mu.bytes <= s.hub.cfg.StreamBytes/2 && s.mu.bytes+s.mu.refused <= s.hub.cfg.StreamBytes
+	return s.fitsLocked(s.mu.refused) && (s.mu.bytes == 0 || s.mu.bytes <= s.hub.share()/2)
+}
+
+// fitsLocked reports whether something may be put into the queue. One answer always
+// fits into an empty one, or nothing large would ever come; but where all streams
+// together have no room, only of one whose client has taken what came before.
+func (s *Stream) fitsLocked(size int) bool {
+	share := s.hub.share()
+	if s.mu.bytes == 0 {
+		return share > 0 || s.mu.waiting
+	}
+	return s.mu.bytes+size <= share
 }
 
 // span is the keys that a watcher wants.

@@ -46,9 +46,20 @@ func newWorld(t testing.TB, streamBytes int) *world {
 	return newWorldWhereScansCost(t, streamBytes, 1)
 }
 
+// newWorldOfBytes bounds what waits in one stream, and in all.
+func newWorldOfBytes(t testing.TB, streamBytes, bytes int) *world {
+	t.Helper()
+	return newWorldOf(t, Config{StreamBytes: streamBytes, Bytes: bytes})
+}
+
 // newWorldWhereScansCost has its catch-up go by way of the key indexes the more
 // often the more a scan of history is said to cost.
 func newWorldWhereScansCost(t testing.TB, streamBytes int, scanCost int64) *world {
+	t.Helper()
+	return newWorldOf(t, Config{StreamBytes: streamBytes, scanCost: scanCost})
+}
+
+func newWorldOf(t testing.TB, cfg Config) *world {
 	t.Helper()
 	store, err := mvcc.Create(mvcc.Config{
 		FS: vfs.OS(), Dir: t.TempDir(), Clock: clock.Real(), Logger: hclog.NewNullLogger(),
@@ -58,7 +69,8 @@ func newWorldWhereScansCost(t testing.TB, streamBytes int, scanCost int64) *worl
 		t.Fatal(err)
 	}
 	w := &world{t: t, store: store, head: 1, compacted: store.Compacted(), keys: map[string]*mvccpb.KeyValue{}}
-	w.hub = NewHub(Config{StreamBytes: streamBytes, Clock: clock.Real(), Logger: hclog.NewNullLogger(), scanCost: scanCost}, store)
+	cfg.Clock, cfg.Logger = clock.Real(), hclog.NewNullLogger()
+	w.hub = NewHub(cfg, store)
 	t.Cleanup(func() {
 		if err := errors.Join(w.hub.Close(), store.Close()); err != nil {
 			t.Error(err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sort"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -208,12 +209,14 @@ func (c choice) wants(kind mvccpb.Event_EventType) bool {
 }
 
 // frame is the events of a window that a group wants in one form, encoded
-// once, in memory of its own. It never changes, but for what is kept in shared.
+// once, in memory of its own. It never changes, but for what is kept in shared and
+// counted in queues.
 type frame struct {
 	events    [][]byte
 	revisions []ident.Revision
 	ends      []int // Bytes up to the end of each event.
 	shared    Shared
+	queues    atomic.Int64 // In which it waits.
 }
 
 // frame encodes what a group wants, at most once for each choice. It is nil

@@ -41,7 +41,7 @@ type Config struct {
 	ApplyMin, ApplyMax int // Of one apply.
 	CatchUpEntries     uint64
 	CheckpointTicks    int // How often the state machine makes its state durable; 0 means never.
-	ClockTicks         int // How often members compare their wall clocks; 0 means never.
+	ClockTicks         int // How often members compare their wall clocks, and how far they are; 0 means never.
 
 	Log func(line string) // Hears what happens, for transcripts; may be nil.
 }
@@ -55,7 +55,8 @@ type Cluster struct {
 	serial  uint64
 	members map[ident.MemberID]*Member
 	cut     map[[2]ident.MemberID]bool
-	refuses map[ident.MemberID]bool // Takes no state.
+	narrow  map[[2]ident.MemberID]bool // Loses what is large.
+	refuses map[ident.MemberID]bool    // Takes no state.
 	check   *Checker
 	trace   uint64
 	ops     []*Op
@@ -82,7 +83,7 @@ var start = wal.Mark{Index: 1, Term: 1}
 func NewCluster(cfg Config) *Cluster {
 	c := &Cluster{
 		cfg: cfg, random: NewRandom(cfg.Seed),
-		members: map[ident.MemberID]*Member{}, cut: map[[2]ident.MemberID]bool{}, refuses: map[ident.MemberID]bool{}, byID: map[ident.RequestID]*Op{},
+		members: map[ident.MemberID]*Member{}, cut: map[[2]ident.MemberID]bool{}, narrow: map[[2]ident.MemberID]bool{}, refuses: map[ident.MemberID]bool{}, byID: map[ident.RequestID]*Op{},
 	}
 	c.check = NewChecker(checked{c}, start)
 	conf := &raftpb.ConfState{}
@@ -267,12 +268,27 @@ func (c *Cluster) Isolate(id ident.MemberID, isolated bool) {
 	}
 }
 
+// Narrow has one direction lose all entries and let everything else pass, or
+// brings them again.
+func (c *Cluster) Narrow(from, to ident.MemberID, narrow bool) {
+	c.narrow[[2]ident.MemberID{from, to}] = narrow
+}
+
+// Hang has a member begin no apply any more, or go on.
+func (c *Cluster) Hang(id ident.MemberID, hang bool) {
+	m := c.members[id]
+	if m.hangs = hang; !hang {
+		m.startApply()
+	}
+}
+
 // Refuse has a member refuse the states that it is sent, or take them again.
 func (c *Cluster) Refuse(id ident.MemberID, refuse bool) { c.refuses[id] = refuse }
 
 // Heal joins all links and ends loss, duplicates and long delays.
 func (c *Cluster) Heal() {
 	clear(c.cut)
+	clear(c.narrow)
 	c.cfg.LossPercent, c.cfg.DuplicatePercent = 0, 0
 	c.cfg.DelayMax = min(c.cfg.DelayMax, 5_000)
 }

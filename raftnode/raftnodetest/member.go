@@ -43,6 +43,7 @@ type Member struct {
 	dirty     bool // The log holds what wants a sync.
 	applies   []applyTask
 	applying  bool
+	hangs     bool // Begins no apply.
 	published ident.Index
 	confIndex ident.Index // Of the newest applied change of the configuration.
 	frozen    raftnode.Frozen
@@ -201,8 +202,8 @@ func (m *Member) checkpoint() {
 // Skew sets the wall clock of a member ahead, in microseconds; below 0: behind.
 func (c *Cluster) Skew(id ident.MemberID, ahead int64) { c.members[id].ahead = ahead }
 
-// compareClocks measures the clock of each member that can be reached. A
-// measurement is wrong by what one way took longer than the other.
+// compareClocks measures the clock of each member that can be reached, and asks how
+// far it has applied. A measurement is wrong by what one way took longer than the other.
 func (m *Member) compareClocks() {
 	c := m.cluster
 	for _, other := range c.Alive() {
@@ -212,6 +213,7 @@ func (m *Member) compareClocks() {
 		there, back := c.between(c.cfg.DelayMin, c.cfg.DelayMax), c.between(c.cfg.DelayMin, c.cfg.DelayMax)
 		offset := time.Duration(other.ahead-m.ahead+(there-back)/2) * time.Microsecond
 		m.step(&raftnode.Event{Kind: raftnode.EventClock, Peer: other.id, Offset: offset})
+		m.step(&raftnode.Event{Kind: raftnode.EventPeerApplied, Peer: other.id, Index: other.published})
 	}
 	m.live(int64(c.cfg.ClockTicks)*tickTime, m.compareClocks)
 }
@@ -359,7 +361,7 @@ func (m *Member) queueApply(t applyTask) {
 }
 
 func (m *Member) startApply() {
-	if m.applying || len(m.applies) == 0 {
+	if m.applying || m.hangs || len(m.applies) == 0 {
 		return
 	}
 	m.applying = true
@@ -527,7 +529,8 @@ func (c *Cluster) send(m *Member, to ident.MemberID, f transport.Frame) {
 
 func (c *Cluster) deliver(from, to ident.MemberID, f transport.Frame) {
 	m := c.members[to]
-	if m == nil || !m.alive || c.cut[[2]ident.MemberID{from, to}] {
+	link := [2]ident.MemberID{from, to}
+	if m == nil || !m.alive || c.cut[link] || c.narrow[link] && len(f.Message.GetEntries()) > 0 {
 		return
 	}
 	switch f.Kind {

@@ -30,8 +30,8 @@ func TestWhatCountsAsADiskThatTakesNothing(t *testing.T) {
 					core.stall.ticks = 0
 				}
 			}
-			if core.stalled() != c.want {
-				t.Errorf("stalled %t after %d ticks, want %t", core.stalled(), 2*limit, c.want)
+			if core.stall.over() != c.want {
+				t.Errorf("stalled %t after %d ticks, want %t", core.stall.over(), 2*limit, c.want)
 			}
 		})
 	}
