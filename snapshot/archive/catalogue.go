@@ -147,22 +147,25 @@ func (a *Archive) path(name string) string { return a.cluster.String() + "/" + n
 
 // Catalogue lists the archive.
 func (a *Archive) Catalogue(ctx context.Context) (*Catalogue, error) {
-	return a.list(ctx, "", nothing)
+	return a.list(ctx, "", func(*Catalogue) error { return nil })
 }
 
-// list is the catalogue of what is in a folder. during is called for each object.
-func (a *Archive) list(ctx context.Context, folder string, during func() error) (*Catalogue, error) {
+// list is the catalogue of what is in a folder. during is called after each object,
+// with the catalogue so far.
+func (a *Archive) list(ctx context.Context, folder string, during func(*Catalogue) error) (*Catalogue, error) {
 	c := &Catalogue{Cluster: a.cluster, objects: make(map[string]int64)}
 	prefix := a.path("")
 	err := a.store.List(ctx, prefix+folder, "", func(o blobstore.Object) error {
 		c.add(strings.TrimPrefix(o.Name, prefix), o)
-		return during()
+		return during(c)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list %s%s%s: %w", a.store, prefix, folder, err)
 	}
 	for _, t := range c.Timelines {
-		slices.SortFunc(t.Log, func(x, y Segment) int { return cmp.Or(cmp.Compare(x.First, y.First), cmp.Compare(x.Last, y.Last)) })
+		slices.SortFunc(t.Log, func(x, y Segment) int {
+			return cmp.Or(cmp.Compare(x.First, y.First), cmp.Compare(x.Last, y.Last), cmp.Compare(x.Name, y.Name))
+		})
 	}
 	return c, nil
 }
@@ -202,6 +205,35 @@ func (c *Catalogue) timeline(n ident.Timeline) *Timeline {
 		c.Timelines = slices.Insert(c.Timelines, i, &Timeline{Number: n})
 	}
 	return c.Timelines[i]
+}
+
+// spare drops what was just listed if it says nothing of where a timeline ends, so that
+// a list of years fits into memory: other timelines, and what lies before the newest
+// base. Bases are listed before the log. Segments that overlap are kept, since two of
+// them may tell two pasts.
+func (c *Catalogue) spare(of ident.Timeline) {
+	clear(c.objects)
+	c.Drills, c.Foreign = nil, nil
+	for _, t := range c.Timelines {
+		if t.Number != of {
+			t.Log = nil
+		}
+	}
+	t := c.find(of)
+	if t == nil || len(t.Log) < 2 {
+		return
+	}
+	n := len(t.Log) - 2
+	s, next := t.Log[n], t.Log[n+1]
+	covered := slices.ContainsFunc(t.Bases, func(b *Base) bool { return b.Complete && s.Last <= b.Index })
+	if covered && s.Last < next.First && !overlaps(t.Log[:n], s) {
+		t.Log = append(t.Log[:n], next)
+	}
+}
+
+// overlaps reports whether a segment begins within one of those listed before.
+func overlaps(before []Segment, s Segment) bool {
+	return slices.ContainsFunc(before, func(o Segment) bool { return o.Last >= s.First })
 }
 
 // find returns a timeline, nil when nothing of it is there.

@@ -3,6 +3,7 @@ package archive
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"strings"
 	"testing"
@@ -102,5 +103,86 @@ func TestTheArchiveOfAClusterIsFound(t *testing.T) {
 	store.objects[testUUID.String()+"/"+metaName] = store.objects[other.String()+"/"+metaName]
 	if _, err := Open(t.Context(), store, testUUID, nil); !errors.Is(err, ErrForeign) {
 		t.Errorf("META.json of another: %v", err)
+	}
+}
+
+// drawnArchive is one of three timelines, with hand-overs, gaps and two pasts.
+func drawnArchive(r *rand.Rand) *Archive {
+	store := newMemStore()
+	a := &Archive{store: store, cluster: testUUID}
+	put := func(name string) { store.objects[a.path(name)] = []byte("x") }
+	for _, timeline := range []ident.Timeline{1, 2, 3} {
+		at := timelinePath(timeline)
+		put(ceilingName(ident.Revision(timeline)))
+		for first := ident.Index(1); first < 200; {
+			s := segmentName{First: first, Last: first + ident.Index(r.IntN(5)), Digest: Digest{byte(r.IntN(3))}}
+			put(at + logFolder + s.String())
+			switch r.IntN(12) {
+			case 0: // A hand-over: another one that begins within it.
+				first += ident.Index(r.IntN(3))
+			case 1: // Two pasts.
+				s.Digest[1]++
+				put(at + logFolder + s.String())
+				first = s.Last + 1
+			case 2:
+				first = s.Last + 2 // A gap.
+			default:
+				first = s.Last + 1
+			}
+		}
+		for range r.IntN(3) {
+			base := at + baseFolder + baseName{Index: ident.Index(1 + r.IntN(190))}.String() + "/"
+			put(base + partName(0, [16]byte{}))
+			if r.IntN(3) > 0 {
+				put(base + manifestName)
+			}
+		}
+	}
+	return a
+}
+
+// A member that begins to archive lists years of it, and wants to know where it ends.
+func TestAListOfYearsLeavesOnlyWhatTheEndTells(t *testing.T) {
+	t.Logf("seed %d", *seedFlag)
+	r := rand.New(rand.NewPCG(*seedFlag, 7))
+	conflicts, most := 0, 0
+	for range 300 {
+		a := drawnArchive(r)
+		whole, err := a.Catalogue(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		spared, err := a.list(t.Context(), "", func(c *Catalogue) error {
+			c.spare(2)
+			most = max(most, len(c.objects))
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, got := whole.find(2), spared.find(2)
+		if !reflect.DeepEqual(got.Conflicts(), want.Conflicts()) || spared.Ceiling != whole.Ceiling {
+			t.Fatalf("conflicts %+v, of the whole list %+v", got.Conflicts(), want.Conflicts())
+		}
+		conflicts += len(want.Conflicts())
+		last := func(t *Timeline) (r Run) {
+			if runs := t.Runs(); len(runs) > 0 {
+				r = runs[len(runs)-1]
+			}
+			return r
+		}
+		if !reflect.DeepEqual(last(got), last(want)) {
+			t.Fatalf("ends with %+v, of the whole list %+v", last(got), last(want))
+		}
+		if b := last(want).Base; b != nil {
+			for i, s := range got.Log[:max(len(got.Log)-1, 0)] {
+				if s.Last < b.Index && s.Last < got.Log[i+1].First && !overlaps(got.Log[:i], s) {
+					t.Fatalf("kept %+v, before the base at %d", s, b.Index)
+				}
+			}
+		}
+	}
+	if conflicts == 0 || most != 0 {
+		t.Errorf("%d conflicts drawn; %d objects were held", conflicts, most)
 	}
 }

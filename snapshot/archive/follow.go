@@ -13,7 +13,10 @@ import (
 // look learns from a list where the log ends. False: it has no base to follow.
 // The list may take minutes: during is called now and then meanwhile.
 func (w *Writer) look(ctx context.Context, during func() error) (bool, error) {
-	c, err := w.archive.list(ctx, "", during)
+	c, err := w.archive.list(ctx, "", func(c *Catalogue) error {
+		c.spare(w.at.timeline)
+		return during()
+	})
 	if err != nil {
 		return false, err
 	}
@@ -70,7 +73,7 @@ func (w *Writer) lookAgain(ctx context.Context, during func() error) (bool, erro
 	if err != nil || !found {
 		return found, err
 	}
-	bases, err := w.archive.list(ctx, timelinePath(w.at.timeline)+baseFolder, during)
+	bases, err := w.archive.list(ctx, timelinePath(w.at.timeline)+baseFolder, func(*Catalogue) error { return during() })
 	if err != nil {
 		return false, err
 	}
