@@ -141,6 +141,13 @@ func drawnArchive(r *rand.Rand) *Archive {
 	return a
 }
 
+func lastRun(t *Timeline) (r Run) {
+	if runs := t.Runs(); len(runs) > 0 {
+		r = runs[len(runs)-1]
+	}
+	return r
+}
+
 // A member that begins to archive lists years of it, and wants to know where it ends.
 func TestAListOfYearsLeavesOnlyWhatTheEndTells(t *testing.T) {
 	t.Logf("seed %d", *seedFlag)
@@ -165,16 +172,10 @@ func TestAListOfYearsLeavesOnlyWhatTheEndTells(t *testing.T) {
 			t.Fatalf("conflicts %+v, of the whole list %+v", got.Conflicts(), want.Conflicts())
 		}
 		conflicts += len(want.Conflicts())
-		last := func(t *Timeline) (r Run) {
-			if runs := t.Runs(); len(runs) > 0 {
-				r = runs[len(runs)-1]
-			}
-			return r
+		if !reflect.DeepEqual(lastRun(got), lastRun(want)) {
+			t.Fatalf("ends with %+v, of the whole list %+v", lastRun(got), lastRun(want))
 		}
-		if !reflect.DeepEqual(last(got), last(want)) {
-			t.Fatalf("ends with %+v, of the whole list %+v", last(got), last(want))
-		}
-		if b := last(want).Base; b != nil {
+		if b := lastRun(want).Base; b != nil {
 			for i, s := range got.Log[:max(len(got.Log)-1, 0)] {
 				if s.Last < b.Index && s.Last < got.Log[i+1].First && !overlaps(got.Log[:i], s) {
 					t.Fatalf("kept %+v, before the base at %d", s, b.Index)
