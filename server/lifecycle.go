@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/holdfast-db/holdfast/internal/build"
 	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/proto/holdfastpb"
 	"github.com/holdfast-db/holdfast/raftnode"
@@ -45,7 +46,7 @@ func (s *Server) publish(ctx context.Context) error {
 		}
 	}
 	s.serveClients()
-	s.log.Info("ready to serve client requests", "cluster-id", s.id.Cluster, "member-id", s.id.Member, "name", s.cfg.Name, "urls", s.cfg.AdvertiseClientURLs)
+	s.log.Info("ready to serve client requests", "cluster-id", s.id.Cluster, "member-id", s.id.Member, "name", s.cfg.Name, "urls", s.cfg.AdvertiseClientURLs, "version", build.Version())
 	close(s.ready)
 	return nil
 }

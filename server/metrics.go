@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"google.golang.org/grpc/mem"
 
+	"github.com/holdfast-db/holdfast/internal/build"
 	"github.com/holdfast-db/holdfast/internal/ident"
 	"github.com/holdfast-db/holdfast/proto/codec"
 	"github.com/holdfast-db/holdfast/raftnode"
@@ -154,6 +155,7 @@ func (m *metrics) watchMember(c *core) {
 	m.unused()
 	m.constant("etcd_server_version", "The version of etcd that this member behaves as.", prometheus.Labels{"server_version": c.cfg.ProtocolVersion})
 	m.constant("etcd_cluster_version", "The version of etcd that the cluster behaves as.", prometheus.Labels{"cluster_version": strings.TrimSuffix(majorMinor(c.cfg.ProtocolVersion), ".0")})
+	m.constant("holdfast_build_info", "The holdfast that this member runs.", prometheus.Labels{"version": build.Version()})
 	m.constant("etcd_server_go_version", "The Go that built this member.", prometheus.Labels{"server_go_version": runtime.Version()})
 	m.constant("etcd_server_id", "The ID of this member.", prometheus.Labels{"server_id": c.id.Member.String()})
 }

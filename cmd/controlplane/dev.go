@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
+	"github.com/holdfast-db/holdfast/internal/build"
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/logs"
 	"github.com/holdfast-db/holdfast/internal/vfs"
@@ -167,7 +168,7 @@ func (d *dev) choose(counted bool) error {
 // nodeConfig is this machine as a node.
 func (d *dev) nodeConfig() *node.Config {
 	return &node.Config{
-		Name: d.node, Dir: filepath.Join(d.dir, "node"), Kind: node.Kind(d.runtime), Address: d.address, Alone: true, Version: version(),
+		Name: d.node, Dir: filepath.Join(d.dir, "node"), Kind: node.Kind(d.runtime), Address: d.address, Alone: true, Version: build.Version(),
 		PodRange: d.podRange(), ServiceRange: d.serviceRange(), Random: rand.Uint64, Spread: rand.Float64,
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/grpclog"
 
+	"github.com/holdfast-db/holdfast/internal/build"
 	"github.com/holdfast-db/holdfast/kube/demo"
 )
 
@@ -79,7 +80,7 @@ Certificates come from one folder, as 'holdfastctl certs set' writes it.
 `,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Version:       version(),
+		Version:       build.Version(),
 		Args:          cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := o.config(cmd.ErrOrStderr())
@@ -99,13 +100,4 @@ func failed(err error) error {
 		return nil
 	}
 	return failure{err}
-}
-
-// version of this build.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	return info.Main.Version
 }

@@ -62,7 +62,8 @@ type memberStatus struct {
 	Learner  bool      `json:"learner,omitempty"` // By the list of members, whether it answers or not.
 	Role     string    `json:"role"`              // leader, follower, learner, down, or unstarted.
 	Version  string    `json:"version"`
-	Lag      int64     `json:"lag"` // Entries behind the leader's commit.
+	Program  string    `json:"program,omitempty"` // Its version of holdfast.
+	Lag      int64     `json:"lag"`               // Entries behind the leader's commit.
 	Size     int64     `json:"db_size"`
 	InUse    int64     `json:"db_size_in_use"`
 	Quota    int64     `json:"quota"`
@@ -169,6 +170,7 @@ func (c *ctl) memberStatus(ctx context.Context, m *pb.Member) memberStatus {
 			s.Role = "follower"
 		}
 		s.metrics = c.metricsOf(ctx, s.Endpoint)
+		s.Program = programOf(s.metrics)
 		s.DiskFree = int64(s.metrics["holdfast_disk_free_bytes"])
 		s.CertEnds = moment(s.metrics["holdfast_certificate_expiry_timestamp_seconds"])
 		if api := moment(s.metrics["controlplane_certificate_expiry_timestamp_seconds"]); !api.IsZero() && (s.CertEnds.IsZero() || api.Before(s.CertEnds)) {
@@ -177,6 +179,16 @@ func (c *ctl) memberStatus(ctx context.Context, m *pb.Member) memberStatus {
 		return s
 	}
 	return s
+}
+
+// programOf is the label of a metric: which holdfast a member runs.
+func programOf(metrics map[string]float64) string {
+	for name := range metrics { //tidy:ordered there is one
+		if label, ok := strings.CutPrefix(name, `holdfast_build_info{version="`); ok {
+			return strings.TrimSuffix(label, `"}`)
+		}
+	}
+	return ""
 }
 
 func moment(seconds float64) time.Time {
@@ -357,19 +369,19 @@ func (s *clusterStatus) page(p *page) {
 	if s.Plane != nil {
 		s.Plane.page(p, now)
 	}
-	g := &grid{head: []string{"member", "role", "endpoint", "version", "lag", "store", "of quota", "disk free", "certificate ends", "error"}}
+	g := &grid{head: []string{"member", "role", "endpoint", "version", "program", "lag", "store", "of quota", "disk free", "certificate ends", "error"}}
 	for _, m := range s.Members {
-		row := []string{m.Name, m.Role, m.Endpoint, "", "", "", "", "", "", m.Error}
+		row := []string{m.Name, m.Role, m.Endpoint, "", "", "", "", "", "", "", m.Error}
 		if m.answer != nil {
-			row[3], row[4], row[5] = m.Version, fmt.Sprint(m.Lag), sizeText(m.Size)
+			row[3], row[4], row[5], row[6] = m.Version, shortVersion(m.Program), fmt.Sprint(m.Lag), sizeText(m.Size)
 			if m.Quota > 0 {
-				row[6] = fmt.Sprintf("%d%%", m.Size*100/m.Quota)
+				row[7] = fmt.Sprintf("%d%%", m.Size*100/m.Quota)
 			}
 			if m.DiskFree > 0 {
-				row[7] = sizeText(m.DiskFree)
+				row[8] = sizeText(m.DiskFree)
 			}
 			if !m.CertEnds.IsZero() {
-				row[8] = fmt.Sprintf("in %d days", int(m.CertEnds.Sub(now).Hours()/24))
+				row[9] = fmt.Sprintf("in %d days", int(m.CertEnds.Sub(now).Hours()/24))
 			}
 		}
 		g.add(row...)
@@ -378,6 +390,15 @@ func (s *clusterStatus) page(p *page) {
 	for _, problem := range s.Problems {
 		p.printf("! %s\n", problem)
 	}
+}
+
+// shortVersion leaves the commit of a version that is of none in particular.
+func shortVersion(version string) string {
+	parts := strings.Split(version, "-")
+	if commit := parts[len(parts)-1]; len(parts) > 2 {
+		return commit
+	}
+	return version
 }
 
 func (b *backupStatus) text(now time.Time) string {

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/holdfast-db/holdfast/internal/build"
 	"github.com/holdfast-db/holdfast/internal/quick"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/server/servertest"
@@ -41,12 +42,23 @@ func TestStatusShowsTheClusterOnOnePage(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &st); err != nil {
 		t.Fatalf("%v: %s", err, text)
 	}
-	if code != 1 || st.Voters != 3 || st.Answering != 2 || st.Margin != 0 || len(st.Members) != 3 || st.Members[2].Role != "down" || st.Members[0].DiskFree == 0 {
+	if code != 1 || st.Voters != 3 || st.Answering != 2 || st.Margin != 0 || len(st.Members) != 3 || st.Members[2].Role != "down" || st.Members[0].DiskFree == 0 || st.Members[0].Program != build.Version() {
 		t.Errorf("exit code %d, %+v", code, st)
 	}
 	problems := strings.Join(st.Problems, "\n")
 	if !strings.Contains(problems, "m2 is down") || !strings.Contains(problems, "no voter may fail any more") {
 		t.Errorf("problems: %s", problems)
+	}
+}
+
+func TestAVersionThatIsACommitIsShownAsThat(t *testing.T) {
+	for version, want := range map[string]string{
+		"": "", "(devel)": "(devel)", "v1.2.3": "v1.2.3", "v1.2.3-rc.1": "v1.2.3-rc.1",
+		"v0.0.0-20261130120000-0123456789ab": "0123456789ab", "v1.2.4-0.20261130120000-0123456789ab+dirty": "0123456789ab+dirty",
+	} {
+		if got := shortVersion(version); got != want {
+			t.Errorf("%q is shown as %q", version, got)
+		}
 	}
 }
 

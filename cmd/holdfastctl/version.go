@@ -3,11 +3,11 @@ package main
 import (
 	"fmt"
 	"runtime"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/holdfast-db/holdfast/internal/build"
 	"github.com/holdfast-db/holdfast/server"
 )
 
@@ -24,11 +24,7 @@ func (c *ctl) versionCommand() *cobra.Command {
 				fmt.Fprintf(c.out, "%s version: %s\nAPI version: %s\n", c.tool.name, server.ProtocolVersion, apiVersion)
 				return nil
 			}
-			version := "unknown"
-			if info, ok := debug.ReadBuildInfo(); ok {
-				version = info.Main.Version
-			}
-			fmt.Fprintf(c.out, "holdfastctl version: %s\nAPI version: %s\nGo version: %s\n", version, apiVersion, runtime.Version())
+			fmt.Fprintf(c.out, "holdfastctl version: %s\nAPI version: %s\nGo version: %s\n", build.Version(), apiVersion, runtime.Version())
 			return nil
 		},
 	}

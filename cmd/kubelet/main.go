@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/grpclog"
 
+	"github.com/holdfast-db/holdfast/internal/build"
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/logs"
 	"github.com/holdfast-db/holdfast/internal/vfs"
@@ -118,7 +119,7 @@ nodes, to try and to measure a control plane.
 	}
 	o.flags(cmd.Flags(), cmd.PersistentFlags())
 	cmd.AddCommand(o.removeCommand(&understood))
-	cmd.Version = version()
+	cmd.Version = build.Version()
 	cmd.SetArgs(args)
 	cmd.SetErr(stderr)
 	called, err := cmd.ExecuteContextC(ctx)

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"runtime/debug"
 	"strings"
 
 	"google.golang.org/grpc"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/holdfast-db/holdfast/internal/build"
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/pages"
 	"github.com/holdfast-db/holdfast/internal/resident"
@@ -82,18 +82,9 @@ func (o *options) runNode(ctx context.Context) error {
 func (o *options) nodeConfig() *node.Config {
 	return &node.Config{
 		Name: o.node, Instance: o.instance, Dir: o.dir, StaticDir: o.staticDir, Kind: node.Kind(o.runtime), Socket: o.socket,
-		PodRange: o.podPrefix, ServiceRange: o.servicePrefix, Backend: network.Backend(o.backend), Labels: o.labels, Reserved: o.reserved, Pods: o.pods, Address: o.address, Alone: o.alone(), Version: version(),
+		PodRange: o.podPrefix, ServiceRange: o.servicePrefix, Backend: network.Backend(o.backend), Labels: o.labels, Reserved: o.reserved, Pods: o.pods, Address: o.address, Alone: o.alone(), Version: build.Version(),
 		Random: rand.Uint64, Spread: rand.Float64, Logger: o.log,
 	}
-}
-
-// version of this build.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	return info.Main.Version
 }
 
 // simulate is a node that runs nothing.
