@@ -62,3 +62,20 @@ func TestDigestsTravelAsTheyAre(t *testing.T) {
 		}
 	}
 }
+
+// Of three voters one has rotted and one is at another compaction just now: who is
+// wrong is found the next time, and an alarm for nobody in particular would stay.
+func TestNobodyIsBlamedWhileAVoterIsAtAnotherCompaction(t *testing.T) {
+	hashes := map[ident.Digest][]ident.MemberID{{1}: {1}, {2}: {2}}
+	voters := []ident.MemberID{1, 2, 3}
+	if v := judgeHashes(7, hashes, voters, true); v.split || len(v.wrong) > 0 {
+		t.Errorf("while the third is elsewhere: %+v", v)
+	}
+	if v := judgeHashes(7, hashes, voters, false); !v.split {
+		t.Errorf("when the third is silent: %+v", v)
+	}
+	hashes[ident.Digest{1}] = []ident.MemberID{1, 3}
+	if v := judgeHashes(7, hashes, voters, true); v.split || len(v.wrong) != 1 || v.wrong[0] != 2 {
+		t.Errorf("with a quorum: %+v", v)
+	}
+}

@@ -80,7 +80,7 @@ func (s *Server) compareHashes(ctx context.Context, revision ident.Revision) (bo
 	}
 	at := s.replica.Store().Applied().Position.Index
 	hashes := map[ident.Digest][]ident.MemberID{asDigest(own.Hash): {s.id.Member}}
-	all, voters := true, []ident.MemberID{}
+	all, later, voters := true, false, []ident.MemberID{}
 	for _, m := range s.replica.Machine.Members.List() {
 		peer := ident.MemberID(m.Id)
 		if !m.IsLearner {
@@ -92,7 +92,7 @@ func (s *Server) compareHashes(ctx context.Context, revision ident.Revision) (bo
 		hash, comparable, err := s.hashOf(ctx, peer, own)
 		if err != nil || !comparable {
 			s.log.Debug("the keys of a member are not compared now", "member", peer, "revision", uint64(own.Revision), "error", err)
-			all = false
+			all, later = false, later || err == nil && !m.IsLearner
 			continue
 		}
 		hashes[asDigest(hash)] = append(hashes[asDigest(hash)], peer)
@@ -101,7 +101,17 @@ func (s *Server) compareHashes(ctx context.Context, revision ident.Revision) (bo
 		return all, nil
 	}
 	s.log.Error("the keys of members differ", "revision", uint64(own.Revision), "compacted", uint64(own.Compacted), "states", len(hashes))
-	return all, s.act(ctx, judgeAt(at, hashes, voters))
+	return all, s.act(ctx, judgeHashes(at, hashes, voters, later))
+}
+
+// judgeHashes is judgeAt for hashes. later says that a voter was at another
+// compaction, as it is for a moment when one comes in between. It is compared the
+// next time, and may then tell who is wrong: until then nobody is blamed for what
+// no state has a quorum for.
+func judgeHashes(at ident.Index, hashes map[ident.Digest][]ident.MemberID, voters []ident.MemberID, later bool) verdict {
+	v := judgeAt(at, hashes, voters)
+	v.split = v.split && !later
+	return v
 }
 
 func asDigest(hash uint32) (d ident.Digest) {
