@@ -31,6 +31,7 @@ func (r *rows) end() {
 	}
 	for _, n := range r.nodes {
 		if n.process != nil && n.process.cmd != nil {
+			n.settles()
 			n.signal(syscall.SIGTERM)
 			select {
 			case <-n.ended:
@@ -44,6 +45,14 @@ func (r *rows) end() {
 		if !r.Failed() && len(left) > 0 {
 			r.Errorf("node %s left behind:\n%s", n.node, strings.Join(left, "\n"))
 		}
+	}
+}
+
+// settles waits for a kubelet to hear that the objects of its pods are gone: only then
+// it removes their folders. One that ended before would do so at its next start.
+func (n *rowsNode) settles() {
+	for late := time.Now().Add(10 * time.Second); len(n.left()) > 0 && time.Now().Before(late); {
+		time.Sleep(50 * time.Millisecond)
 	}
 }
 

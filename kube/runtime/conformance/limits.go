@@ -50,7 +50,7 @@ func limitCases() []test {
 		}},
 		{name: "a container has no more processes than it may", isolated: true, run: func(s *scene) {
 			pod := s.pod()
-			c := s.spec(pod, "fork", "60")
+			c := s.spec(pod, "fork", "40")
 			c.Resources.LimitPIDs = 30 // Threads count too.
 			started := strings.Fields(s.output(pod, c))
 			n, err := strconv.Atoi(started[len(started)-1])
@@ -58,9 +58,9 @@ func limitCases() []test {
 			if n >= 30 {
 				s.Errorf("%d children with a limit of 30", n)
 			}
-			c = s.spec(pod, "fork", "60")
+			c = s.spec(pod, "fork", "40")
 			s.named(pod, c, "free", 0)
-			s.equal("children without a limit", s.output(pod, c), "started 60\n")
+			s.equal("children without a limit", s.output(pod, c), "started 40\n")
 		}},
 		{name: "the use of a pod is told by container, and grows", run: func(s *scene) {
 			pod := s.pod()
