@@ -97,7 +97,7 @@ func TestTheWalkIsAsThePageSays(t *testing.T) {
 		}
 		flags = append(append(flags, as...), "--node-name="+w.node)
 		t.Cleanup(func() {
-			w.quietly("kubelet", "remove", "--dir=node2", "--node-name="+w.node+"-node2", as[0]) // Done already, unless the test has failed.
+			w.quietly("kubelet", "remove", "--dir="+w.node+"-node2", "--node-name="+w.node+"-node2", as[0]) // Done already, unless the test has failed.
 			w.quietly("controlplane", "dev", "remove", "--node-name="+w.node, as[0])
 		})
 		plane := w.starts("The cluster is ready", flags...)
