@@ -177,9 +177,11 @@ func TestAProcessIsWhatItsSupervisorExpects(t *testing.T) {
 	s.checkLog()
 }
 
-// How long a member takes alone. The best of some tries counts, as a machine may be busy.
+// How long a member takes alone: 300 ms until it is ready, where the machine is not
+// slow. The best of some tries counts, against a bound that whoever waits for an
+// election or a timer (a second) does not keep on any machine.
 const (
-	startMax  = 300 * time.Millisecond
+	startMax  = 700 * time.Millisecond
 	stopMax   = time.Second
 	startsMax = 20
 )
@@ -199,6 +201,7 @@ func TestAProcessStartsAndEndsQuickly(t *testing.T) {
 		s.terminate()
 		stop = min(stop, time.Since(began))
 		if start <= startMax && stop <= stopMax {
+			t.Logf("the best start took %v and the best end %v", start, stop)
 			return
 		}
 	}
