@@ -90,7 +90,6 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 		catchUpEntries: ident.Index(cfg.CatchUpEntries),
 		cut:            cfg.Boot.Cut,
 		stall:          stall{limit: cmp.Or(cfg.StallTicks, stallElections*cfg.ElectionTicks)},
-		applying:       applying{stall: stall{limit: cmp.Or(cfg.StallTicks, stallElections*cfg.ElectionTicks)}},
 	}
 	if cfg.Boot.Applied.Index > 0 { // A member that joins knows nobody yet.
 		if err := checkConfState(c.conf); err != nil {
@@ -100,6 +99,7 @@ func NewCore(cfg CoreConfig) (*Core, error) {
 			return nil, fmt.Errorf("member %s: %w", c.id, ErrRemoved)
 		}
 	}
+	c.applying.limit = c.stall.limit
 	c.resolved = c.conf
 	c.log = newRecentLog(cfg.Log, cfg.Boot.Hard, c.conf, cfg.Boot.Start, cfg.Boot.Last)
 	c.log.total = uint64(cfg.Boot.Bytes)

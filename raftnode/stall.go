@@ -1,6 +1,7 @@
 package raftnode
 
 import (
+	"maps"
 	"slices"
 
 	"go.etcd.io/raft/v3"
@@ -74,13 +75,9 @@ func (c *Core) peerApplied(peer ident.MemberID, index ident.Index) {
 }
 
 func (c *Core) tickApplying() {
-	a := &c.applying
-	for id := range a.peers { //tidy:ordered each by itself
-		if !slices.Contains(c.voters(), id) {
-			delete(a.peers, id)
-		}
-	}
-	begins, ends := a.tick(slices.ContainsFunc(c.voters(), a.overtook))
+	a, voters := &c.applying, c.voters()
+	maps.DeleteFunc(a.peers, func(id ident.MemberID, _ ident.Index) bool { return !slices.Contains(voters, id) })
+	begins, ends := a.tick(slices.ContainsFunc(voters, a.overtook))
 	if begins {
 		c.logger.Error("this member applies nothing, and others have applied the same: the disk of its state hangs", "applied", uint64(c.applied), "committed", uint64(c.hard.Commit))
 	}

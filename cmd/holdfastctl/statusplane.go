@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/holdfast-db/holdfast/cmd/holdfastctl/cluster"
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
@@ -24,12 +25,12 @@ type nodeCounts struct {
 	Unknown  int `json:"unknown"`
 }
 
-// holdWords are holds in JSON and what they mean.
-var holdWords = map[kubepb.Hold]struct{ name, means string }{
-	kubepb.Hold_HOLD_NONE:       {"none", "nothing waits for a decision"},
-	kubepb.Hold_HOLD_SINGLETONS: {"singletons", "singletons that a node may still run are not started elsewhere"},
-	kubepb.Hold_HOLD_UNLISTED:   {"unlisted", "singletons and what is not recorded wait for a decision"},
-	kubepb.Hold_HOLD_ALL:        {"all", "nothing is started or ended before it is settled what runs"},
+// holdMeans is what waits.
+var holdMeans = map[kubepb.Hold]string{
+	kubepb.Hold_HOLD_NONE:       "nothing waits for a decision",
+	kubepb.Hold_HOLD_SINGLETONS: "singletons that a node may still run are not started elsewhere",
+	kubepb.Hold_HOLD_UNLISTED:   "singletons and what is not recorded wait for a decision",
+	kubepb.Hold_HOLD_ALL:        "nothing is started or ended before it is settled what runs",
 }
 
 // joinPlane takes the word of who leads the controllers, else of who has applied most:
@@ -53,7 +54,7 @@ func (s *clusterStatus) joinPlane() {
 	hold := kubepb.Hold(best.metrics["controlplane_recovery_hold"])
 	s.Plane = &planeStatus{
 		Nodes: nodeCounts{Ready: count("true"), NotReady: count("false"), Unknown: count("unknown")},
-		Hold:  holdWords[hold].name, hold: hold,
+		Hold:  cluster.HoldWord(hold), hold: hold,
 	}
 	if leads(best) {
 		s.Plane.Controllers = best.Name
@@ -78,9 +79,9 @@ func (p *planeStatus) judge(now time.Time, problem func(format string, args ...a
 	}
 	switch p.hold {
 	case kubepb.Hold_HOLD_UNLISTED, kubepb.Hold_HOLD_ALL:
-		problem("the store was restored, and %s: see 'recover pods', and end it with 'recover pods --adopt' or '--prune'; for a node that does not come back also '--give-up NODE'", holdWords[p.hold].means)
+		problem("the store was restored, and %s: see 'recover pods', and end it with 'recover pods --adopt' or '--prune'; for a node that does not come back also '--give-up NODE'", holdMeans[p.hold])
 	case kubepb.Hold_HOLD_SINGLETONS:
-		problem("the store was restored, and %s: 'recover pods' names the nodes; end it with 'recover pods --distrust NODE' once none runs there", holdWords[p.hold].means)
+		problem("the store was restored, and %s: 'recover pods' names the nodes; end it with 'recover pods --distrust NODE' once none runs there", holdMeans[p.hold])
 	}
 }
 
@@ -100,7 +101,7 @@ func (p *planeStatus) page(out *page, now time.Time) {
 		evictions = "from silent nodes held for another " + p.HeldUntil.Sub(now).Round(time.Second).String()
 	}
 	out.printf("evictions %s\n", evictions)
-	out.printf("restore   %s\n", holdWords[p.hold].means)
+	out.printf("restore   %s\n", holdMeans[p.hold])
 }
 
 func plural(n int, one, many string) string {

@@ -24,6 +24,16 @@ func IsReady(p *corev1.Pod) bool {
 	})
 }
 
+// NodeReady is what is said of whether a node is ready. Nil: nothing yet.
+func NodeReady(n *corev1.Node) *corev1.NodeCondition {
+	for i := range n.Status.Conditions {
+		if c := &n.Status.Conditions[i]; c.Type == corev1.NodeReady {
+			return c
+		}
+	}
+	return nil
+}
+
 // Unreadable marks, in what a node tells after a restore, a pod that it has and of which
 // its disk has lost all but the uid; the value says what was lost. Nobody can record it:
 // it is pruned, or stays.

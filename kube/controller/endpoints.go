@@ -9,6 +9,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 
+	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/controller/endpoint"
 	"github.com/holdfast-db/holdfast/kube/objects"
 )
@@ -43,10 +44,8 @@ func newEndpoints(t *term) {
 }
 
 func readiness(n *corev1.Node) corev1.ConditionStatus {
-	for _, c := range n.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			return c.Status
-		}
+	if c := api.NodeReady(n); c != nil {
+		return c.Status
 	}
 	return ""
 }

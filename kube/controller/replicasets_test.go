@@ -42,34 +42,55 @@ func (s *slow) Invoke(ctx context.Context, method string, args, reply any, o ...
 
 func (s *slow) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, o ...grpc.CallOption) (grpc.ClientStream, error) {
 	stream, err := s.ClientConnInterface.NewStream(ctx, desc, method, o...)
-	return &slowStream{ClientStream: stream, of: s}, err
+	return &slowStream{watchStream: watchStream{ClientStream: stream}, of: s}, err
 }
 
-type slowStream struct {
+// watchStream is a stream that may be a watch of pods.
+type watchStream struct {
 	grpc.ClientStream
-	of     *slow
-	pods   bool
-	listed bool
+	pods bool
 }
 
-func (s *slowStream) SendMsg(m any) error {
+func (s *watchStream) SendMsg(m any) error {
 	if r, ok := m.(*kubepb.WatchRequest); ok {
 		s.pods = r.Kind == api.Pod.Name
 	}
 	return s.ClientStream.SendMsg(m)
 }
 
-func (s *slowStream) RecvMsg(m any) error {
+// receive is RecvMsg, and tells what has come of pods. Nil: nothing.
+func (s *watchStream) receive(m any) (*kubepb.WatchResponse, error) {
 	err := s.ClientStream.RecvMsg(m)
 	r, ok := m.(*kubepb.WatchResponse)
 	if err != nil || !ok || !s.pods {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (s *watchStream) until(open <-chan struct{}) error {
+	select {
+	case <-open:
+		return nil
+	case <-s.Context().Done():
+		return s.Context().Err()
+	}
+}
+
+type slowStream struct {
+	watchStream
+	of     *slow
+	listed bool
+}
+
+func (s *slowStream) RecvMsg(m any) error {
+	r, err := s.receive(m)
+	if r == nil {
 		return err
 	}
 	if s.listed {
-		select {
-		case <-s.of.open:
-		case <-s.Context().Done():
-			return s.Context().Err()
+		if err := s.until(s.of.open); err != nil {
+			return err
 		}
 	}
 	s.listed = s.listed || slices.ContainsFunc(r.Events, func(e *kubepb.WatchEvent) bool { return e.Type == kubepb.WatchEvent_SYNCED })
@@ -181,33 +202,22 @@ func (f *forgetful) cheapen(than string) {
 
 func (f *forgetful) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, o ...grpc.CallOption) (grpc.ClientStream, error) {
 	stream, err := f.ClientConnInterface.NewStream(ctx, desc, method, o...)
-	return &forgetfulStream{ClientStream: stream, of: f}, err
+	return &forgetfulStream{watchStream{ClientStream: stream}, f}, err
 }
 
 type forgetfulStream struct {
-	grpc.ClientStream
-	of   *forgetful
-	pods bool
-}
-
-func (s *forgetfulStream) SendMsg(m any) error {
-	if r, ok := m.(*kubepb.WatchRequest); ok {
-		s.pods = r.Kind == api.Pod.Name
-	}
-	return s.ClientStream.SendMsg(m)
+	watchStream
+	of *forgetful
 }
 
 func (s *forgetfulStream) RecvMsg(m any) error {
-	err := s.ClientStream.RecvMsg(m)
-	r, ok := m.(*kubepb.WatchResponse)
-	if err != nil || !ok || !s.pods {
+	r, err := s.receive(m)
+	if r == nil {
 		return err
 	}
 	if s.of.closed.Load() {
-		select {
-		case <-s.of.open:
-		case <-s.Context().Done():
-			return s.Context().Err()
+		if err := s.until(s.of.open); err != nil {
+			return err
 		}
 	}
 	for _, e := range r.Events {

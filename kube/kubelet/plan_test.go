@@ -351,14 +351,8 @@ func TestASidecarThatHasNotStartedYetHoldsUpTheOthers(t *testing.T) {
 // A server refuses a status of another phase than that in which a pod has ended, and with it
 // all that comes after: the object would stay for ever.
 func TestAPodStaysInThePhaseInWhichItEnded(t *testing.T) {
-	always, grace := corev1.ContainerRestartPolicyAlways, int64(30)
-	s := tell(t, corev1.RestartPolicyAlways, "init:side", "c")
-	s.f.Pod.Spec.InitContainers[0].RestartPolicy = &always
-	s.plan("side")
-	s.is("side", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
-	s.plan("c")
-	s.is("c", ContainerState{ID: "2", Phase: Running, Started: noon, Ready: true})
-	s.plan()
+	grace := int64(30)
+	s := sided(t, corev1.RestartPolicyAlways)
 	s.f.Pod.DeletionTimestamp, s.f.Pod.DeletionGracePeriodSeconds = &metav1.Time{Time: noon.Add(30 * time.Second)}, &grace
 	s.is("c", exited("2", 0, time.Second))
 	s.plan()
@@ -389,11 +383,7 @@ func TestAPodStaysInThePhaseInWhichItEnded(t *testing.T) {
 // What is stopped because the rest of its pod has ended would be said to run for as long as
 // the object is there.
 func TestHowTheRestOfAPodThatHasEndedDidIsTold(t *testing.T) {
-	always := corev1.ContainerRestartPolicyAlways
-	s := tell(t, corev1.RestartPolicyNever, "init:side", "c")
-	s.f.Pod.Spec.InitContainers[0].RestartPolicy = &always
-	s.plan("side")
-	s.is("side", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
+	s := beside(t, corev1.RestartPolicyNever, "c")
 	s.plan("c")
 	s.is("c", exited("2", 0, time.Second))
 	if p := s.plan(); !p.Stop {

@@ -11,13 +11,19 @@ import (
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
-// sided is a pod with a container and a sidecar, both of which run.
-func sided(t *testing.T, policy corev1.RestartPolicy) *story {
+// beside is a pod with a sidecar that runs, before the other containers.
+func beside(t *testing.T, policy corev1.RestartPolicy, others ...string) *story {
 	always := corev1.ContainerRestartPolicyAlways
-	s := tell(t, policy, "init:side", "c")
+	s := tell(t, policy, append([]string{"init:side"}, others...)...)
 	s.f.Pod.Spec.InitContainers[0].RestartPolicy = &always
 	s.plan("side")
 	s.is("side", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
+	return s
+}
+
+// sided is a pod with a container and a sidecar, both of which run.
+func sided(t *testing.T, policy corev1.RestartPolicy) *story {
+	s := beside(t, policy, "c")
 	s.plan("c")
 	s.is("c", ContainerState{ID: "2", Phase: Running, Started: noon, Ready: true})
 	s.plan()
@@ -68,11 +74,7 @@ func TestAPodHasNotEndedBeforeAllOfItHas(t *testing.T) {
 		t.Errorf("reason %s: %s", is.Reason, is.Message)
 	}
 
-	s = tell(t, corev1.RestartPolicyNever, "init:side", "init:first", "c")
-	always := corev1.ContainerRestartPolicyAlways
-	s.f.Pod.Spec.InitContainers[0].RestartPolicy = &always
-	s.plan("side")
-	s.is("side", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
+	s = beside(t, corev1.RestartPolicyNever, "init:first", "c")
 	s.plan("first")
 	s.is("first", exited("2", 1, time.Second))
 	if p := s.plan(); !p.Stop {

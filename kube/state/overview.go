@@ -34,12 +34,8 @@ func (s *Service) Overview() (Overview, error) {
 }
 
 func readyStatus(o api.Object) corev1.ConditionStatus {
-	n, ok := o.(*corev1.Node)
-	if !ok {
-		return corev1.ConditionUnknown
-	}
-	for _, c := range n.Status.Conditions {
-		if c.Type == corev1.NodeReady {
+	if n, ok := o.(*corev1.Node); ok {
+		if c := api.NodeReady(n); c != nil {
 			return c.Status
 		}
 	}

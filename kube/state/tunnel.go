@@ -81,16 +81,13 @@ func (s *Service) away(name string) error {
 		return missing(api.Node, "", name)
 	}
 	node, _ := e.object.(*corev1.Node) // Nodes stay decoded.
-	for i := range node.Status.Conditions {
-		c := &node.Status.Conditions[i]
-		if c.Type != corev1.NodeReady {
-			continue
-		}
-		if c.Status == corev1.ConditionTrue {
-			return fmt.Errorf("node %s %w, though it is ready: its kubelet has just started, or runs simulated nodes of a fleet: try again in some seconds, then see its log", name, errNoTunnel)
-		}
-		since := c.LastTransitionTime.UTC().Format(time.RFC3339)
-		return fmt.Errorf("node %s %w: its kubelet does not answer since %s: see 'holdfastctl describe node %s', and whether the machine and its kubelet run", name, errNoTunnel, since, name)
+	c := api.NodeReady(node)
+	switch {
+	case c == nil:
+		return fmt.Errorf("node %s %w: its kubelet has never told how the node is: see whether it runs there", name, errNoTunnel)
+	case c.Status == corev1.ConditionTrue:
+		return fmt.Errorf("node %s %w, though it is ready: its kubelet has just started, or runs simulated nodes of a fleet: try again in some seconds, then see its log", name, errNoTunnel)
 	}
-	return fmt.Errorf("node %s %w: its kubelet has never told how the node is: see whether it runs there", name, errNoTunnel)
+	since := c.LastTransitionTime.UTC().Format(time.RFC3339)
+	return fmt.Errorf("node %s %w: its kubelet does not answer since %s: see 'holdfastctl describe node %s', and whether the machine and its kubelet run", name, errNoTunnel, since, name)
 }

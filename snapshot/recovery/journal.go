@@ -105,13 +105,12 @@ func giveUp(fsys vfs.FS, p *Plan) error {
 // directories may have their names already.
 func Thaw(cfg Config, src Source) error {
 	// A directory that is being recovered may have another name just now.
-	if under, err := vfs.Exists(cfg.FS, journalDir(src.DataDir)); err != nil || !under {
-		if err == nil {
-			err = withStopped(cfg, src, func(d *datadir.Dir) error { return nil })
-		}
-		if err != nil {
-			return err
-		}
+	under, err := vfs.Exists(cfg.FS, journalDir(src.DataDir))
+	if err == nil && !under {
+		err = withStopped(cfg, src, func(*datadir.Dir) error { return nil })
+	}
+	if err != nil {
+		return err
 	}
 	lock, err := lockJournal(cfg.FS, src.DataDir)
 	if err != nil {

@@ -197,10 +197,7 @@ func orUnknown(s string) string {
 
 func nodeStatus(n *corev1.Node) string {
 	status := "Unknown"
-	for _, c := range n.Status.Conditions {
-		if c.Type != corev1.NodeReady {
-			continue
-		}
+	if c := api.NodeReady(n); c != nil {
 		status = "NotReady"
 		if c.Status == corev1.ConditionTrue {
 			status = "Ready"

@@ -194,6 +194,11 @@ func noteOn(p *kubepb.RecoveredPod) string {
 	return strings.Join(notes, "; ")
 }
 
+// HoldWord is what a hold is called in JSON.
+func HoldWord(h kubepb.Hold) string {
+	return strings.ToLower(strings.TrimPrefix(h.String(), "HOLD_"))
+}
+
 var stateWords = map[kubepb.RecoveryResponse_State]string{
 	kubepb.RecoveryResponse_OPEN:       "nothing is started or ended before it is settled what runs",
 	kubepb.RecoveryResponse_SETTLED:    "all is settled, but singletons that a node may still run are not started elsewhere",
@@ -287,7 +292,7 @@ func recoveryView(is *kubepb.RecoveryResponse) any {
 		nodes = append(nodes, node{n.Node, n.Reported, n.GivenUp, n.Distrusted, n.Pods, n.Claims, n.Doubtful, n.Doubt})
 	}
 	return map[string]any{
-		"state": strings.ToLower(is.State.String()), "hold": strings.ToLower(strings.TrimPrefix(is.Hold.String(), "HOLD_")), "timeline": is.Timeline, "since": is.Since, "undecided": is.Undecided, "nodes": nodes, "pods": podViews(is.Pods),
+		"state": strings.ToLower(is.State.String()), "hold": HoldWord(is.Hold), "timeline": is.Timeline, "since": is.Since, "undecided": is.Undecided, "nodes": nodes, "pods": podViews(is.Pods),
 	}
 }
 

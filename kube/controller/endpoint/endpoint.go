@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/controller/replica"
 )
 
@@ -203,12 +204,8 @@ func silent(n *corev1.Node) bool {
 	if n == nil {
 		return false
 	}
-	for _, c := range n.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			return c.Status == corev1.ConditionUnknown
-		}
-	}
-	return false
+	c := api.NodeReady(n)
+	return c != nil && c.Status == corev1.ConditionUnknown
 }
 
 // fill puts the endpoints of a group into slices: each stays where it is; new ones

@@ -154,7 +154,7 @@ func (s *state) again(at time.Time) {
 
 // mark decides conditions and taints of one node.
 func (s *state) mark(n Node) (next *corev1.Node, dead bool) {
-	ready := readyOf(n.Object)
+	ready := api.NodeReady(n.Object)
 	if !n.Alive && ready == nil {
 		if limit := n.Object.CreationTimestamp.Add(s.Limits.Register); s.Now.Before(limit) {
 			s.again(limit)
@@ -194,18 +194,9 @@ func (s *state) note(node, reason, format string, args ...any) {
 	s.plan.Notes = append(s.plan.Notes, Note{node, reason, fmt.Sprintf(format, args...)})
 }
 
-func readyOf(n *corev1.Node) *corev1.NodeCondition {
-	for i := range n.Status.Conditions {
-		if n.Status.Conditions[i].Type == corev1.NodeReady {
-			return &n.Status.Conditions[i]
-		}
-	}
-	return nil
-}
-
 // unknown says of all conditions that nobody knows.
 func (s *state) unknown(n *corev1.Node) (changed bool) {
-	if readyOf(n) == nil {
+	if api.NodeReady(n) == nil {
 		n.Status.Conditions = append(n.Status.Conditions, corev1.NodeCondition{Type: corev1.NodeReady})
 	}
 	for i := range n.Status.Conditions {

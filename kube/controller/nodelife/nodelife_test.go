@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-db/holdfast/internal/golden"
+	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/controller/replica"
 )
 
@@ -129,7 +130,7 @@ func (s *story) plan() string {
 	for _, next := range p.Nodes {
 		i := slices.IndexFunc(s.nodes, func(n *corev1.Node) bool { return n.Name == next.Name })
 		s.nodes[i] = next
-		fmt.Fprintf(&b, "node %s ready=%s taints=", next.Name, readyOf(next).Status)
+		fmt.Fprintf(&b, "node %s ready=%s taints=", next.Name, api.NodeReady(next).Status)
 		for _, t := range next.Spec.Taints {
 			fmt.Fprintf(&b, "%s@%v ", t.Key, t.TimeAdded.Sub(start))
 		}

@@ -35,10 +35,7 @@ func hostname(o *corev1.Pod) string {
 	if i := strings.IndexByte(name, '.'); i > 0 {
 		name = name[:i]
 	}
-	if len(name) > hostnameBytesMax {
-		name = strings.TrimRight(name[:hostnameBytesMax], "-.")
-	}
-	return name
+	return api.ClipName(name, hostnameBytesMax)
 }
 
 const hostnameBytesMax = 63 // Of the kernel and of DNS.

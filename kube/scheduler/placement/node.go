@@ -45,10 +45,8 @@ func (n *Node) read(o *corev1.Node) {
 	n.unschedulable = o.Spec.Unschedulable
 	n.leaves = o.DeletionTimestamp != nil
 	n.ready = corev1.ConditionFalse
-	for _, c := range o.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			n.ready = c.Status
-		}
+	if c := api.NodeReady(o); c != nil {
+		n.ready = c.Status
 	}
 	n.hard, n.soft = nil, nil
 	for _, c := range o.Status.Conditions {
