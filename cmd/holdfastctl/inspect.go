@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,10 +33,16 @@ command with exit code 1 and the file, the offset and the mend.
 	return cmd
 }
 
+// inspected is what a path has to be.
+type inspected struct {
+	what         string
+	folder, file bool
+}
+
 // inspectVerb makes a subcommand with one path as its argument.
-func (c *ctl) inspectVerb(use, short string, run func(ctx context.Context, path string) error) *cobra.Command {
+func (c *ctl) inspectVerb(name string, of inspected, short string, run func(ctx context.Context, path string) error) *cobra.Command {
 	return &cobra.Command{
-		Use:   use,
+		Use:   name + " <" + of.what + ">",
 		Short: short,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -50,9 +55,11 @@ func (c *ctl) inspectVerb(use, short string, run func(ctx context.Context, path 
 			if err != nil {
 				return exit(exitFailed, err)
 			}
-			_, of, _ := strings.Cut(strings.TrimSuffix(use, ">"), "<")
-			if ofFile := of == "file" || strings.HasSuffix(of, ".db"); !info.IsDir && !ofFile || info.IsDir && of == "file" {
-				return exit(exitFailed, fmt.Errorf("%s is a %s: name the %s", args[0], map[bool]string{true: "folder", false: "file"}[info.IsDir], of))
+			switch {
+			case info.IsDir && !of.folder:
+				return exit(exitFailed, fmt.Errorf("%s is a folder: name the %s", args[0], of.what))
+			case !info.IsDir && !of.file:
+				return exit(exitFailed, fmt.Errorf("%s is a file: name the %s", args[0], of.what))
 			}
 			return exit(exitFailed, mended(run(cmd.Context(), args[0])))
 		},
@@ -138,7 +145,7 @@ func (c *ctl) show(text string, v any) error {
 }
 
 func (c *ctl) inspectWALCommand() *cobra.Command {
-	return c.inspectVerb("wal <data-dir or log folder>", "Shows the Raft log: segments, and the records in them", func(_ context.Context, path string) error {
+	return c.inspectVerb("wal", inspected{what: "data-dir or log folder", folder: true}, "Shows the Raft log: segments, and the records in them", func(_ context.Context, path string) error {
 		return within(path, func(o *opened) string { return o.dir.WAL() }, func(dir string) error {
 			records, bytes := 0, int64(0)
 			err := wal.Verify(vfs.OS(), dir, func(i wal.Info) error {
@@ -168,7 +175,7 @@ func (c *ctl) inspectWALCommand() *cobra.Command {
 
 func (c *ctl) inspectHistoryCommand() *cobra.Command {
 	var keys bool
-	cmd := c.inspectVerb("history <data-dir or history folder>", "Shows the history: what each entry of the log has changed", func(_ context.Context, path string) error {
+	cmd := c.inspectVerb("history", inspected{what: "data-dir or history folder", folder: true}, "Shows the history: what each entry of the log has changed", func(_ context.Context, path string) error {
 		return within(path, (*opened).history, func(dir string) error {
 			records := 0
 			end, err := history.Verify(vfs.OS(), dir, func(f history.Found) error {

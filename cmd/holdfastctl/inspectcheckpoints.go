@@ -14,7 +14,7 @@ import (
 )
 
 func (c *ctl) inspectCheckpointsCommand() *cobra.Command {
-	return c.inspectVerb("checkpoints <folder>", "Shows what a node keeps of its pods, and how they were last: the folder checkpoints in the --dir of a kubelet", func(_ context.Context, path string) error {
+	return c.inspectVerb("checkpoints", inspected{what: "folder", folder: true}, "Shows what a node keeps of its pods, and how they were last: the folder checkpoints in the --dir of a kubelet", func(_ context.Context, path string) error {
 		s, err := checkpoint.Read(vfs.OS(), path)
 		if err != nil {
 			return err

@@ -33,7 +33,7 @@ func (c *ctl) facts(list []fact) error {
 }
 
 func (c *ctl) inspectBackendCommand() *cobra.Command {
-	return c.inspectVerb("backend <data-dir or base.db>", "Verifies the base, row by row, and shows what state it holds", func(ctx context.Context, path string) error {
+	return c.inspectVerb("backend", inspected{what: "data-dir or base.db", folder: true, file: true}, "Verifies the base, row by row, and shows what state it holds", func(ctx context.Context, path string) error {
 		return within(path, (*opened).base, func(file string) error {
 			if info, err := vfs.OS().Stat(file); err == nil && info.IsDir {
 				return another(file, "base.db")
@@ -69,7 +69,7 @@ func (c *ctl) verifyBase(ctx context.Context, file string) (meta backend.Meta, r
 
 func (c *ctl) inspectSnapshotCommand() *cobra.Command {
 	var skipHash bool
-	cmd := c.inspectVerb("snapshot <file>", "Verifies a snapshot and shows what it holds", func(ctx context.Context, path string) error {
+	cmd := c.inspectVerb("snapshot", inspected{what: "file", file: true}, "Verifies a snapshot and shows what it holds", func(ctx context.Context, path string) error {
 		s, err := c.statusOf(ctx, path, skipHash)
 		if err != nil {
 			return err
@@ -93,7 +93,7 @@ func (c *ctl) inspectSnapshotCommand() *cobra.Command {
 
 func (c *ctl) inspectDatadirCommand() *cobra.Command {
 	var walDir string
-	cmd := c.inspectVerb("datadir <data-dir>", "Verifies a whole data directory and shows who lives there", func(ctx context.Context, path string) error {
+	cmd := c.inspectVerb("datadir", inspected{what: "data-dir", folder: true}, "Verifies a whole data directory and shows who lives there", func(ctx context.Context, path string) error {
 		o, err := openDataDir(path)
 		if err != nil {
 			return err

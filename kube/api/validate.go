@@ -83,13 +83,16 @@ func (p *problems) kind(o Object) {
 	}
 }
 
+// NameBytesMax is how many bytes the longest names have, of most kinds.
+const NameBytesMax = valid.DNS1123SubdomainMaxLength
+
 // NameMax is how many bytes a name of a kind may have.
 func NameMax(k *Kind) int {
 	switch k {
 	case Namespace, Service:
 		return valid.DNS1123LabelMaxLength
 	}
-	return valid.DNS1123SubdomainMaxLength
+	return NameBytesMax
 }
 
 func nameRule(k *Kind) validation.ValidateNameFunc {

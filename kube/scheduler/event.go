@@ -138,5 +138,5 @@ func (r *reporter) createEvent(ctx context.Context, e event) error {
 
 // shorten leaves room for the time in the name of an event.
 func shorten(name string) string {
-	return api.ClipName(name, 253-17)
+	return api.ClipName(name, api.NameBytesMax-17)
 }

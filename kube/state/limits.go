@@ -1,6 +1,10 @@
 package state
 
-import "time"
+import (
+	"time"
+
+	"github.com/holdfast-db/holdfast/kube/api"
+)
 
 const (
 	// writeTriesMax is how often a write is decided anew because others were faster.
@@ -46,7 +50,7 @@ const (
 	objectBytesMax = 1 << 20
 
 	// nameBytesMax of an object, as a DNS name; generatedBytes of them are drawn.
-	nameBytesMax   = 253
+	nameBytesMax   = api.NameBytesMax
 	generatedBytes = 5
 
 	// generateTriesMax names are drawn for one object: with a million of 14 million taken,

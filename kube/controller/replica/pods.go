@@ -67,7 +67,7 @@ func Batches(n int) []int {
 }
 
 // podNameMax bytes of the name of a set are in those of its pods: there is room for a word.
-const podNameMax = 253 - 6
+const podNameMax = api.NameBytesMax - 6
 
 // New makes the n-th pod that a set creates at its present resource version, or the first
 // after it whose name is free; the one after that is the next. Names follow from the

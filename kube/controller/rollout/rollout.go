@@ -283,7 +283,7 @@ func RevisionOf(o metav1.Object) int64 {
 
 // setNameMax bytes of the name of a deployment are in those of its sets: there is room for a
 // hash, and in the names of their pods for another.
-const setNameMax = 253 - 11 - 6
+const setNameMax = api.NameBytesMax - 11 - 6
 
 // create plans the set of the present template.
 func (s *state) create(revision string) {
