@@ -98,7 +98,7 @@ func makePlan(f *facts) *plan {
 		return p
 	}
 	p.count(f)
-	if phase := endOf(f); phase != "" {
+	if phase := endOf(f); phase != "" && pod.DeletionTimestamp == nil { // That may be taken back.
 		f.Verdict = &corev1.PodStatus{Phase: phase, Reason: pod.Status.Reason, Message: pod.Status.Message}
 		p.conclude(f)
 		return p

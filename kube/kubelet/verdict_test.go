@@ -130,6 +130,22 @@ func TestWhatIsLeftOfAPodThatHasEndedGoesOnDuringAHold(t *testing.T) {
 	}
 }
 
+// What the store has may be from before it was asked for: it was saved then, or is not told yet.
+func TestThatAPodWasDeletedConcludesNothingDuringAHold(t *testing.T) {
+	s := tell(t, corev1.RestartPolicyAlways, "c")
+	s.plan("c")
+	s.is("c", ContainerState{ID: "1", Phase: Running, Started: noon, Ready: true})
+	s.plan()
+	undeleted := s.f.Pod.DeepCopy()
+	s.f.Pod.DeletionTimestamp, s.f.Hold, s.f.Here = &metav1.Time{Time: noon}, kubepb.Hold_HOLD_ALL, true
+	s.is("c", exited("1", 0, time.Second))
+	if p := s.plan(); p.Verdict != nil || p.Stop {
+		t.Errorf("it ends: stop %t, concluded %t", p.Stop, p.Verdict != nil)
+	}
+	s.f.Pod, s.f.Hold = undeleted, kubepb.Hold_HOLD_NONE
+	s.plan("c")
+}
+
 // Its replacement starts as soon as its lease and a short bound are over, however long it
 // may take to end otherwise.
 func TestASingletonThatEndsHasNoGraceOnceTheLeaseMayHaveEnded(t *testing.T) {

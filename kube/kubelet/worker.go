@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
+	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/objects"
 )
 
@@ -191,6 +192,8 @@ func (p *pods) carryOut(ctx context.Context, w *worker, t *turn, made *plan) err
 		return p.reflect(ctx, w, t, made)
 	case t.kept || t.unread:
 		return nil // Nobody there knows of it.
+	case t.pod.ResourceVersion == "":
+		return nil // The store was restored, and has not told yet how the pod is there.
 	}
 	return p.write(ctx, w, t.pod, made)
 }
@@ -346,10 +349,15 @@ func (p *pods) write(ctx context.Context, w *worker, pod *corev1.Pod, made *plan
 			w.again = w.again || finished(now)
 		}
 		p.mu.Unlock()
+		pod = now
 	}
 	if made.Remove {
+		version, err := api.ParseVersion(pod.ResourceVersion) // In a store that was restored it may not be deleted.
+		if err != nil {
+			return err
+		}
 		var now int64
-		return harmless(objects.Delete[*corev1.Pod](ctx, p.kubelet.client, pod.Namespace, pod.Name, objects.Option{UID: string(pod.UID), Grace: &now}))
+		return harmless(objects.Delete[*corev1.Pod](ctx, p.kubelet.client, pod.Namespace, pod.Name, objects.Option{UID: string(pod.UID), ResourceVersion: version, Grace: &now}))
 	}
 	return nil
 }

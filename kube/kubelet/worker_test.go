@@ -9,10 +9,12 @@ import (
 
 	"google.golang.org/grpc"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/holdfast-db/holdfast/internal/clock/clocktest"
 	"github.com/holdfast-db/holdfast/kube/api"
 	"github.com/holdfast-db/holdfast/kube/objects"
+	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
 
 // graces are those with which a runtime was asked to stop pods.
@@ -67,5 +69,39 @@ func TestAWorkerOfASingletonWaitsForNoAnswerBeyondTheLease(t *testing.T) {
 	err := newPods(k).write(t.Context(), newWorker(pod), pod, &plan{Status: &corev1.PodStatus{}})
 	if took := time.Since(began); !errors.Is(err, context.DeadlineExceeded) || took > callMax/2 {
 		t.Errorf("it waited %v: %v", took, err)
+	}
+}
+
+// heard is a control plane that notes what it is asked for.
+type heard struct {
+	grpc.ClientConnInterface
+	asked []any
+}
+
+func (h *heard) Invoke(_ context.Context, _ string, args, _ any, _ ...grpc.CallOption) error {
+	h.asked = append(h.asked, args)
+	return nil
+}
+
+// A pod that was deleted, and ends, may not be deleted in the store that was restored.
+func TestWhatEndedBeforeARestoreIsNotToldOfThePodThatIsThere(t *testing.T) {
+	h := &heard{}
+	k := &Kubelet{clock: clocktest.New(), client: objects.New(h, "test")}
+	p, pod := newPods(k), &corev1.Pod{}
+	pod.Namespace, pod.Name, pod.UID, pod.ResourceVersion = "default", "p", "u", "7"
+	pod.DeletionTimestamp = &metav1.Time{Time: noon}
+	w := newWorker(pod)
+	p.mu.workers[pod.UID] = w
+	p.forgetVersions()
+	ends := &plan{Status: &corev1.PodStatus{Phase: corev1.PodSucceeded}, Remove: true}
+	if err := p.carryOut(t.Context(), w, &turn{pod: w.pod}, ends); err != nil || len(h.asked) > 0 {
+		t.Errorf("before the store has told of it: %v, %v", h.asked, err)
+	}
+	ends.Status = nil // A turn that began before.
+	if err := p.carryOut(t.Context(), w, &turn{pod: pod}, ends); err != nil || len(h.asked) != 1 {
+		t.Fatalf("%v, %v", h.asked, err)
+	}
+	if d, ok := h.asked[0].(*kubepb.DeleteRequest); !ok || d.Preconditions.GetResourceVersion() != 7 || d.Preconditions.GetUid() != "u" {
+		t.Errorf("it is removed whatever became of it: %v", h.asked[0])
 	}
 }

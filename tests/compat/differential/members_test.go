@@ -1,6 +1,7 @@
 package differential
 
 import (
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -154,8 +155,9 @@ func twoVoters(p, second *pair, id uint64) {
 	p.want(voter, "etcdserver: unhealthy cluster")
 	p.want(&pb.MemberAddRequest{PeerURLs: voter.PeerURLs, IsLearner: true}, "etcdserver: unhealthy cluster")
 	second.await("leads or follows", get("a"), func(a answer) bool { return a.msg != nil })
+	listLeases(second, 7, 8)
 	for _, r := range []proto.Message{
-		get("a"), put("b", "1"), &pb.StatusRequest{}, &pb.LeaseTimeToLiveRequest{ID: 7}, &pb.LeaseTimeToLiveRequest{ID: 8}, &pb.LeaseLeasesRequest{},
+		get("a"), put("b", "1"), &pb.StatusRequest{}, &pb.LeaseTimeToLiveRequest{ID: 7}, &pb.LeaseTimeToLiveRequest{ID: 8},
 		&pb.LeaseGrantRequest{ID: 9, TTL: 6000}, &pb.MemberPromoteRequest{ID: id}, &pb.MemberPromoteRequest{ID: 12345},
 		&pb.AlarmRequest{}, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: id, Alarm: pb.AlarmType_CORRUPT}, &pb.StatusRequest{},
 		&pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, MemberID: id, Alarm: pb.AlarmType_CORRUPT}, &pb.HashKVRequest{Revision: 2},
@@ -183,6 +185,20 @@ func twoVoters(p, second *pair, id uint64) {
 	p.call(everything())
 }
 
+// listLeases wants leases listed, in any order: who does not count their time has none.
+func listLeases(p *pair, ids ...int64) {
+	p.t.Helper()
+	p.await("lists its leases", &pb.LeaseLeasesRequest{}, func(a answer) bool {
+		r, _ := a.msg.(*pb.LeaseLeasesResponse)
+		var listed []int64
+		for _, l := range r.GetLeases() {
+			listed = append(listed, l.ID)
+		}
+		slices.Sort(listed)
+		return slices.Equal(listed, ids)
+	})
+}
+
 // withoutQuorum stops the second member and asks the first.
 func withoutQuorum(p, second *pair) {
 	st := newWatchPair(p, false, "hasleader", "true")
@@ -195,12 +211,8 @@ func withoutQuorum(p, second *pair) {
 	p.want(put("a", "3"), "etcdserver: no leader", "hasleader", "true")
 	p.call(&pb.RangeRequest{Key: []byte("a"), Serializable: true})
 	p.call(&pb.MemberListRequest{})
-	p.call(&pb.LeaseLeasesRequest{})
 	p.call(&pb.StatusRequest{})
-	p.await("lists its leases", &pb.LeaseLeasesRequest{}, func(a answer) bool { // In no order: nobody counts their time.
-		r, isList := a.msg.(*pb.LeaseLeasesResponse)
-		return isList && len(r.Leases) == 2
-	})
+	listLeases(p, 7, 9)
 	local := rangeOp(&pb.RangeRequest{Key: []byte("a"), Serializable: true})
 	waited := make(chan [2]time.Duration, 1)
 	go func() { waited <- waits(p, put("a", "3")) }()
