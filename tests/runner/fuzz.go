@@ -28,6 +28,9 @@ func fuzz(ctx context.Context, each time.Duration) ([]job, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list test files: %w\n%s%s", err, out, stderr.Bytes())
 	}
+	if err := buildForFuzzing(ctx); err != nil {
+		return nil, err
+	}
 	var jobs []job
 	for line := range strings.Lines(string(out)) {
 		pkg, name, found := strings.Cut(strings.TrimSpace(line), " ")
@@ -41,6 +44,20 @@ func fuzz(ctx context.Context, each time.Duration) ([]job, error) {
 		jobs = append(jobs, fuzzJobs(pkg, source, each)...)
 	}
 	return jobs, nil
+}
+
+// buildForFuzzing compiles, for fuzzing, what programs have in common: nearly everything.
+// That takes minutes the first time, in which the first targets would get nothing done.
+func buildForFuzzing(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, suiteLimit)
+	defer cancel()
+	for _, program := range []string{"./cmd/holdfast", "./cmd/holdfastctl"} {
+		out, err := exec.CommandContext(ctx, "go", "test", "-c", "-fuzz=.", "-o", os.DevNull, program).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("build %s for fuzzing: %w\n%s", program, err, out)
+		}
+	}
+	return nil
 }
 
 var fuzzTarget = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(\w+ \*testing\.F\)`)
