@@ -95,7 +95,14 @@ func (c *ctl) execute(ctx context.Context, args []string) int {
 // known refuses a word that is none of a command's subcommands. Cobra, and so etcdctl,
 // answers with the help of the command and success, which a script takes for its work done.
 func (c *ctl) known(root *cobra.Command, args []string) (*cobra.Command, error) {
+	helps := c.tool == nil && len(args) > 1 && args[0] == "help"
+	if helps {
+		args = args[1:]
+	}
 	cmd, rest, err := root.Find(args)
+	if helps && err != nil {
+		return cmd, err
+	}
 	if c.tool != nil || err != nil || cmd.Runnable() || !cmd.HasParent() {
 		return cmd, nil
 	}

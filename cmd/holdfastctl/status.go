@@ -407,10 +407,17 @@ func (b *backupStatus) text(now time.Time) string {
 	}
 	base, drill := "no base since the start of that member", "no drill since then"
 	if !b.LastBase.IsZero() {
-		base = "last base " + now.Sub(b.LastBase).Round(time.Minute).String() + " ago"
+		base = "last base " + ago(now.Sub(b.LastBase))
 	}
 	if !b.LastDrill.IsZero() {
-		drill = "last drill " + now.Sub(b.LastDrill).Round(time.Minute).String() + " ago"
+		drill = "last drill " + ago(now.Sub(b.LastDrill))
 	}
 	return fmt.Sprintf("by %s: %s, %s wait, %s", b.By, base, sizeText(b.BehindBytes), drill)
+}
+
+func ago(d time.Duration) string {
+	if d < time.Minute {
+		return "less than a minute ago"
+	}
+	return strings.TrimSuffix(d.Truncate(time.Minute).String(), "0s") + " ago"
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast-db/holdfast/internal/build"
 	"github.com/holdfast-db/holdfast/internal/quick"
@@ -59,6 +60,14 @@ func TestAVersionThatIsACommitIsShownAsThat(t *testing.T) {
 		if got := shortVersion(version); got != want {
 			t.Errorf("%q is shown as %q", version, got)
 		}
+	}
+}
+
+func TestAFreshBackupIsNotOfNoTimeAgo(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	b := &backupStatus{By: "m0", LastBase: now.Add(-29 * time.Second), LastDrill: now.Add(-25*time.Hour - 200*time.Second)}
+	if got, want := b.text(now), "by m0: last base less than a minute ago, 0 B wait, last drill 25h3m ago"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 
