@@ -306,3 +306,21 @@ func TestCredentialsComeFromTheEnvironmentAndAreAskedFor(t *testing.T) {
 		t.Errorf("a profile that nobody wrote: %v", err)
 	}
 }
+
+// A machine without a role gets a 404 where it asks for credentials, which is no object
+// that is missing.
+func TestThatNobodyGivesCredentialsIsNotThatThereIsNoObject(t *testing.T) {
+	asked := httptest.NewServer(http.NotFoundHandler())
+	defer asked.Close()
+	for name, value := range map[string]string{
+		"AWS_EC2_METADATA_DISABLED": "", "AWS_EC2_METADATA_SERVICE_ENDPOINT": asked.URL, "AWS_CONFIG_FILE": "/none", "AWS_SHARED_CREDENTIALS_FILE": "/none",
+		"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_PROFILE": "", "AWS_REGION": "",
+	} {
+		t.Setenv(name, value)
+	}
+	s := openStore(t, "s3://archive/p?path-style=true&endpoint="+blobstoretest.StartS3(t).Proxy.URL, blobstore.Config{Tries: 1})
+	_, _, err := s.Get(t.Context(), "a")
+	if err == nil || errors.Is(err, blobstore.ErrNotFound) || !strings.Contains(err.Error(), "set AWS_ACCESS_KEY_ID") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -71,7 +71,7 @@ func (e *transferError) Unwrap() error { return e.err }
 // status is that of the answer which is an error, 0 without an answer.
 func status(err error) int {
 	var answer *smithyhttp.ResponseError
-	if errors.As(err, &answer) && answer.Response != nil {
+	if !fromElsewhere(err) && errors.As(err, &answer) && answer.Response != nil {
 		return answer.HTTPStatusCode()
 	}
 	return 0
@@ -80,7 +80,7 @@ func status(err error) int {
 // code is the store's own name of an error.
 func code(err error) string {
 	var api smithy.APIError
-	if errors.As(err, &api) {
+	if !fromElsewhere(err) && errors.As(err, &api) {
 		return api.ErrorCode()
 	}
 	return ""
@@ -116,7 +116,12 @@ func (s *s3Store) failed(verb, name string, err error) error {
 	return fmt.Errorf("%s %s: %w%s", verb, what, err, mend(err))
 }
 
+const giveCredentials = ": set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with profile=…"
+
 func mend(err error) string {
+	if fromElsewhere(err) {
+		return giveCredentials
+	}
 	var send *smithyhttp.RequestSendError
 	var api smithy.APIError
 	switch code(err) {
@@ -139,7 +144,7 @@ func mend(err error) string {
 		return ": the store cannot be reached: is endpoint=… right?"
 	case errors.Is(err, ErrNotFound), errors.Is(err, ErrCondition), errors.As(err, &api):
 	case status(err) == 0 && isSigning(err):
-		return ": set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile with profile=…"
+		return giveCredentials
 	}
 	return ""
 }
@@ -149,4 +154,11 @@ func mend(err error) string {
 func isSigning(err error) bool {
 	var operation *smithy.OperationError
 	return errors.As(err, &operation)
+}
+
+// fromElsewhere reports whether an error is the answer of another service, which the SDK
+// asked for credentials: that the machine has no role is no word of the store's.
+func fromElsewhere(err error) bool {
+	var ours, theirs *smithy.OperationError
+	return errors.As(err, &ours) && errors.As(ours.Err, &theirs)
 }
