@@ -63,7 +63,7 @@ func supervisorPID(t *testing.T, p *Pod) int {
 
 func TestSupervisorThatDoesNotAnswerIsKilledByClose(t *testing.T) {
 	s := newSet(t, nil)
-	s.patience = 100 * time.Millisecond
+	s.patience = 3 * time.Second // Also for what was killed to be gone.
 	if _, err := s.Open(t.Context(), &runtime.PodSpec{UID: "u1", Dir: t.TempDir()}); err != nil {
 		t.Fatal(err)
 	}
