@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -84,12 +85,14 @@ func waitsNoLonger(t *testing.T, c *client.Client, l *recipe.Lock) {
 		}
 		return r.Count
 	}
-	for range 50 {
+	for n := range 50 {
 		ctx, cancel := context.WithCancel(t.Context())
 		waited := make(chan error, 1)
 		go func() { waited <- l.Lock(ctx) }()
 		for claims() != 2 {
 		}
+		// It may not have heard yet that it has claimed; what then stays is claimed anew by the next.
+		<-time.After(time.Duration(n) * 10 * time.Millisecond)
 		cancel()
 		if err := <-waited; !errors.Is(err, context.Canceled) {
 			t.Fatalf("who no longer waits: %v", err)
