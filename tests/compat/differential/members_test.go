@@ -155,9 +155,8 @@ func twoVoters(p, second *pair, id uint64) {
 	p.want(voter, "etcdserver: unhealthy cluster")
 	p.want(&pb.MemberAddRequest{PeerURLs: voter.PeerURLs, IsLearner: true}, "etcdserver: unhealthy cluster")
 	second.await("leads or follows", get("a"), func(a answer) bool { return a.msg != nil })
-	listLeases(second, 7, 8)
 	for _, r := range []proto.Message{
-		get("a"), put("b", "1"), &pb.StatusRequest{}, &pb.LeaseTimeToLiveRequest{ID: 7}, &pb.LeaseTimeToLiveRequest{ID: 8},
+		get("a"), put("b", "1"), &pb.StatusRequest{}, &pb.LeaseTimeToLiveRequest{ID: 7}, &pb.LeaseTimeToLiveRequest{ID: 8}, &pb.LeaseLeasesRequest{},
 		&pb.LeaseGrantRequest{ID: 9, TTL: 6000}, &pb.MemberPromoteRequest{ID: id}, &pb.MemberPromoteRequest{ID: 12345},
 		&pb.AlarmRequest{}, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: id, Alarm: pb.AlarmType_CORRUPT}, &pb.StatusRequest{},
 		&pb.AlarmRequest{Action: pb.AlarmRequest_DEACTIVATE, MemberID: id, Alarm: pb.AlarmType_CORRUPT}, &pb.HashKVRequest{Revision: 2},
