@@ -161,7 +161,7 @@ func TestOneClientDoesNotKeepOthersFromTheirNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		c.SetDeadline(time.Now().Add(10 * time.Second))
+		c.SetDeadline(time.Now().Add(30 * time.Second))
 		return c
 	}
 	code := func(c net.Conn) dnsmessage.RCode {
@@ -208,7 +208,7 @@ func exchanged(t *testing.T, s *Server, b []byte) (*dnsmessage.Message, int) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(30 * time.Second))
 	if _, err := c.Write(b); err != nil {
 		t.Fatal(err)
 	}
