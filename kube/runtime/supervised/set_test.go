@@ -63,7 +63,7 @@ func supervisorPID(t *testing.T, p *Pod) int {
 
 func TestSupervisorThatDoesNotAnswerIsKilledByClose(t *testing.T) {
 	s := newSet(t, nil)
-	s.patience = 100 * time.Millisecond
+	s.patience = 2 * time.Second // Also that of who waits until it has gone.
 	if _, err := s.Open(t.Context(), &runtime.PodSpec{UID: "u1", Dir: t.TempDir()}); err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestWhatCannotBeKilledOfOnePodHidesNoOther(t *testing.T) {
 	if err := unix.Kill(supervisorPID(t, p), unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if held, err := s.waitGone(t.Context(), p.Dir(), 10*time.Second); held || err != nil {
+	if held, err := s.waitGone(t.Context(), p.Dir(), time.Minute); held || err != nil {
 		t.Fatal(held, err)
 	}
 	pods, err := s.List(t.Context())
