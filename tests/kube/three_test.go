@@ -200,10 +200,11 @@ func TestTheLeadingControlPlaneIsKilledAndPodsAreScheduledOn(t *testing.T) {
 		c.eventually(45*time.Second, "each control plane tells what the leaders know", func(ctx context.Context) error { return c.known(ctx, 5, name) })
 		break
 	}
-	leading, err := c.leads(c.ctx, "scheduler")
-	if err != nil {
-		t.Fatal(err)
-	}
+	var leading *process
+	c.eventually(20*time.Second, "somebody leads the scheduler", func(ctx context.Context) (err error) {
+		leading, err = c.leads(ctx, "scheduler")
+		return err
+	})
 	leading.kill()
 	c.eventually(10*time.Second, "the store takes writes again", func(context.Context) error { return c.scale("web", 12) })
 	c.eventually(15*time.Second, "twelve pods run", func(ctx context.Context) error { return c.rolledOut(ctx, "web", 12) })
