@@ -187,7 +187,8 @@ func (c *three) known(ctx context.Context, nodes int, pod string) error {
 	return nil
 }
 
-// With its leader killed, a cluster of three schedules on within fifteen seconds.
+// With its leader killed, a cluster of three schedules on: within fifteen seconds on a machine
+// at leisure.
 func TestTheLeadingControlPlaneIsKilledAndPodsAreScheduledOn(t *testing.T) {
 	c := startThree(t, 5)
 	c.create(deployment("web", 6, "500m"))
