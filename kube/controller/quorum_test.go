@@ -15,7 +15,8 @@ import (
 func TestTroubleOfTheStoreIsSeenAndRemembered(t *testing.T) {
 	clk := clocktest.New()
 	answers := make(chan error)
-	q := newQuorum(func(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	q := newQuorum(func(context.Context) error { // An answer takes as long as the test does.
 		select {
 		case err := <-answers:
 			return err
@@ -27,7 +28,6 @@ func TestTroubleOfTheStoreIsSeenAndRemembered(t *testing.T) {
 	if begun != clk.Wall() {
 		t.Error("before the first look all is said to be well")
 	}
-	ctx, cancel := context.WithCancel(context.Background())
 	g := task.New(ctx)
 	g.Go("quorum", q.run)
 	look := func(err error) {

@@ -80,7 +80,7 @@ func start(t *testing.T, args ...string) *running {
 		select {
 		case code := <-r.ended:
 			r.ended <- code
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("the server does not end")
 		}
 	})
@@ -151,7 +151,7 @@ func TestHealthFailsWhenToldForAsLongAsTold(t *testing.T) {
 		step("GET", page, 200)
 		step("POST", page+"?fail=soon", 400)
 		step("POST", page+"?fail=50ms", 200)
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(time.Minute)
 		for {
 			if code, _ := r.ask(t, "GET", page, ""); code == 200 {
 				break
@@ -168,12 +168,20 @@ func TestHealthFailsWhenToldForAsLongAsTold(t *testing.T) {
 
 func TestBurningUsesAboutWhatItWasTold(t *testing.T) {
 	r := start(t)
-	before := used(t)
-	if code, text := r.ask(t, "GET", "/burn?cpu=200m&seconds=1", ""); code != 200 {
-		t.Fatalf("%d %s", code, text)
+	// Other tests of this package do not run beside. A busy machine gives less, and one that
+	// pauses nothing: then it is tried again.
+	burnt := func() time.Duration {
+		before := used(t)
+		if code, text := r.ask(t, "GET", "/burn?cpu=200m&seconds=1", ""); code != 200 {
+			t.Fatalf("%d %s", code, text)
+		}
+		return used(t) - before
 	}
-	// Other tests of this package do not run beside. A busy machine gives less.
-	if got := used(t) - before; got < 20*time.Millisecond || got > 400*time.Millisecond {
+	got := burnt()
+	for tries := 1; got < 20*time.Millisecond && tries < 5; tries++ {
+		got = burnt()
+	}
+	if got < 20*time.Millisecond || got > 400*time.Millisecond {
 		t.Errorf("200m for a second took %v of processor time", got)
 	}
 	for _, wrong := range []string{"cpu=", "cpu=0", "cpu=-1", "cpu=65", "cpu=1&seconds=1e9", "cpu=1&seconds=NaN", "cpu=1e-999999999"} {
@@ -274,7 +282,7 @@ func (r *running) count(t *testing.T) int64 {
 
 func waitFor(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); !is(); {
+	for deadline := time.Now().Add(time.Minute); !is(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("no %s", what)
 		}
@@ -310,7 +318,7 @@ func TestTheProcessEndsOnTermAndByItself(t *testing.T) {
 		{"a wrong variable", []string{"DEMO_DRAIN=never"}, false, exitUsage},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, os.Args[0], "demo")
 			cmd.Env = append(os.Environ(), append(c.env, "PORT=0", "HOLDFAST_POD_IP=127.0.0.1")...)

@@ -330,7 +330,7 @@ func asking(t *testing.T, s *Server, name string, kind dnsmessage.Type) *dnsmess
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(30 * time.Second))
 	if _, err := c.Write(b); err != nil {
 		t.Fatal(err)
 	}

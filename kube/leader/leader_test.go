@@ -24,9 +24,13 @@ func TestTheFenceOfOneWhoNoLongerLeadsStopsItsWrites(t *testing.T) {
 	ended := make(chan struct{})
 	done := make(chan error, 1)
 	go func() {
-		done <- leader.Run(ctx, leader.Config{Client: cluster.Store(), Name: "scheduler", TTL: 2, Logger: hclog.NewNullLogger()},
+		done <- leader.Run(ctx, leader.Config{Client: cluster.Store(), Name: "scheduler", TTL: 6, Logger: hclog.NewNullLogger()},
 			func(ctx context.Context, f *kubepb.Fence) error {
-				fences <- f
+				select {
+				case fences <- f:
+				case <-ctx.Done(): // It leads again before it is told to end.
+					return ctx.Err()
+				}
 				<-ctx.Done()
 				close(ended)
 				return ctx.Err()

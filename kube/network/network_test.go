@@ -170,7 +170,7 @@ func ping(from *networktest.Space, to netip.Addr) error {
 		if _, err := c.Write(request); err != nil {
 			return err
 		}
-		c.SetDeadline(time.Now().Add(2 * time.Second))
+		c.SetDeadline(time.Now().Add(20 * time.Second))
 		answer := make([]byte, 64)
 		n, err := c.Read(answer)
 		if err != nil || n < 8 || answer[n-8] != 0 { // Type 0, after the header.
@@ -188,7 +188,7 @@ func large(t *testing.T, from *networktest.Space, to netip.Addr) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(5 * time.Second))
+	c.SetDeadline(time.Now().Add(20 * time.Second))
 	sent := strings.Repeat("holdfast", 1<<13)
 	go c.Write([]byte(sent))
 	var got strings.Builder
@@ -364,8 +364,10 @@ func TestAPodThatIsNotThereIsSaidNotToBe(t *testing.T) {
 	lab := networktest.New(t)
 	n := newNode(t, lab, 1, network.HostGateway)
 	p, _ := n.pod("p")
-	start := time.Now()
-	if _, err := p.Dial("tcp4", "10.244.1.200:80"); err == nil || errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) > time.Second {
-		t.Errorf("after %v: %v", time.Since(start), err)
-	}
+	networktest.AtOnce(t, func() error {
+		if _, err := p.Dial("tcp4", "10.244.1.200:80"); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			return fmt.Errorf("it is not said: %v", err)
+		}
+		return nil
+	})
 }

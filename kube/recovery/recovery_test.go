@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/quick"
 	"github.com/holdfast-db/holdfast/kube/recovery"
@@ -22,6 +24,12 @@ func TestPodsThatASnapshotDoesNotKnowAreAdoptedAndNothingIsRestarted(t *testing.
 	w.eventually("thirty run", func() error { return w.runs(30) })
 	w.deployment("new", 20, nil)
 	w.eventually("fifty run", func() error { return w.runs(50) })
+	w.eventually("the old ones have ended", func() error { // Those that still end are told of too.
+		if left := len(w.pods("old")); left > 0 {
+			return fmt.Errorf("%d are left", left)
+		}
+		return nil
+	})
 	before := w.ids()
 
 	w.restore(snapshot)
@@ -48,11 +56,7 @@ func TestPodsThatASnapshotDoesNotKnowAreAdoptedAndNothingIsRestarted(t *testing.
 	w.eventually("the old ones are made anew", func() error { return w.runs(60) })
 	w.unchanged(before)
 	w.exact()
-	for name, p := range w.pods("") {
-		if id, ok := before[p.UID]; ok && (p.Status.ContainerStatuses[0].ContainerID != id || p.Status.ContainerStatuses[0].RestartCount != 0) {
-			t.Errorf("pod %s: %+v", name, p.Status)
-		}
-	}
+	w.neverRestarted(before)
 	// The deployment that the snapshot did not know takes its pods back.
 	w.deployment("new", 20, nil)
 	w.eventually("its pods are its own again", func() error {
@@ -68,4 +72,22 @@ func TestPodsThatASnapshotDoesNotKnowAreAdoptedAndNothingIsRestarted(t *testing.
 	w.scale("new", 0)
 	w.eventually("it ends", func() error { return w.runs(40) })
 	w.exact()
+}
+
+// neverRestarted checks what is told of the containers that ran before, once all is told.
+func (w *world) neverRestarted(before map[types.UID]string) {
+	w.Helper()
+	w.eventually("of all pods it is told how they are", func() error {
+		for name, p := range w.pods("") {
+			if len(p.Status.ContainerStatuses) == 0 || p.Status.ContainerStatuses[0].ContainerID == "" {
+				return fmt.Errorf("pod %s: %+v", name, p.Status)
+			}
+		}
+		return nil
+	})
+	for name, p := range w.pods("") {
+		if id, ok := before[p.UID]; ok && (p.Status.ContainerStatuses[0].ContainerID != id || p.Status.ContainerStatuses[0].RestartCount != 0) {
+			w.Errorf("pod %s: %+v", name, p.Status)
+		}
+	}
 }

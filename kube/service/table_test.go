@@ -193,14 +193,16 @@ func even(t *testing.T, counts map[string]int, total, names int) {
 
 func refused(t *testing.T, from *networktest.Space, to string) {
 	t.Helper()
-	start := time.Now()
-	c, err := from.Dial("tcp4", to)
-	if err == nil {
-		c.Close()
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) || time.Since(start) > time.Second {
-		t.Errorf("%s after %v: %v", to, time.Since(start), err)
-	}
+	networktest.AtOnce(t, func() error {
+		c, err := from.Dial("tcp4", to)
+		if err == nil {
+			c.Close()
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return fmt.Errorf("%s is not refused: %v", to, err)
+		}
+		return nil
+	})
 }
 
 func TestAPodMeetsItselfThroughAService(t *testing.T) {
@@ -371,7 +373,7 @@ func TestNoConnectionFailsWhileEndpointsRoll(t *testing.T) {
 
 func reads(t *testing.T, c net.Conn) {
 	t.Helper()
-	c.SetReadDeadline(time.Now().Add(2 * time.Second))
+	c.SetReadDeadline(time.Now().Add(20 * time.Second))
 	if n, err := c.Read(make([]byte, 64)); n == 0 {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/leak"
 	"github.com/holdfast-db/holdfast/internal/task"
 	"github.com/holdfast-db/holdfast/kube/auth"
@@ -41,8 +42,15 @@ type reach struct {
 	admin   kubepb.ClusterStateClient
 }
 
+// patient is a clock by which a node may take a minute for a session: hundreds begin at
+// once, on a machine that may pause.
+type patient struct{ clock.Clock }
+
+func (p patient) After(d time.Duration) <-chan time.Time { return p.Clock.After(12 * d) }
+
 func newReach(t testing.TB, set ...func(*state.Config)) *reach {
 	t.Helper()
+	set = append([]func(*state.Config){func(c *state.Config) { c.Clock = patient{clock.Real()} }}, set...)
 	x := &reach{TB: t, cluster: kubetest.Start(t, set...), node: tunneltest.New()}
 	x.uid = x.place(x.cluster.Client(auth.Admin("ann")), "pod-a", "node-a")
 	x.connect = serve(t, x.cluster)

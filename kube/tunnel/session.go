@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 
 	"github.com/holdfast-db/holdfast/proto/kubepb"
 )
@@ -24,6 +25,7 @@ type Session struct {
 
 	toNode, toUser     chan *kubepb.Frame
 	userGone, nodeGone chan struct{}
+	ended              atomic.Bool // The node has told the outcome: with that its user goes.
 }
 
 func newSession(h *Hub, f *far, number uint64, user string) *Session {
@@ -167,12 +169,10 @@ func (h *Hub) Serve(stream FrameStream, c *kubepb.Credential) error {
 		case err := <-over:
 			return err
 		case <-s.userGone:
-			select { // The node may have ended at the same time.
-			case err := <-over:
-				return err
-			default:
-				return context.Canceled
+			if s.ended.Load() {
+				return <-over
 			}
+			return context.Canceled
 		case <-stream.Context().Done():
 			return stream.Context().Err()
 		case <-h.tasks.Context().Done():
@@ -191,12 +191,14 @@ func (s *Session) readNode(stream FrameStream) error {
 		if err := checkOutput(f); err != nil {
 			return err
 		}
+		outcome := f.GetOutcome() != nil
+		s.ended.Store(outcome)
 		select {
 		case s.toUser <- f:
 		case <-s.userGone:
 			return context.Canceled
 		}
-		if f.GetOutcome() != nil {
+		if outcome {
 			return nil
 		}
 	}

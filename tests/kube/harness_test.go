@@ -163,7 +163,7 @@ func (p *process) awaitReady() {
 	case <-p.out.ready:
 	case <-p.ended:
 		p.t.Fatalf("%s ended:\n%s", p.name, p.out)
-	case <-time.After(60 * time.Second):
+	case <-time.After(slack * 60 * time.Second):
 		p.t.Fatalf("%s is not ready:\n%s", p.name, p.out)
 	}
 }
@@ -276,10 +276,15 @@ func clientTLS(t *testing.T, certs, name string) *tls.Config {
 	return r.ClientConfig("")
 }
 
+// slack is how much longer than on a machine at leisure anything may take: the log says how
+// long it took.
+const slack = 3
+
 // eventually waits until what is asked for is so. What it says is why not yet.
 func (w *world) eventually(patience time.Duration, what string, so func(ctx context.Context) error) {
 	w.Helper()
 	began := time.Now()
+	patience *= slack
 	for {
 		ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
 		err := so(ctx)
@@ -361,7 +366,7 @@ func (w *world) create(o *appsv1.Deployment) {
 // replay checks the whole history.
 func (w *world) replay() {
 	w.Helper()
-	ctx, cancel := context.WithTimeout(w.ctx, 60*time.Second)
+	ctx, cancel := context.WithTimeout(w.ctx, slack*60*time.Second)
 	defer cancel()
 	report, err := replay.Check(ctx, w.store)
 	if err != nil {

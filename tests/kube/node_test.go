@@ -74,7 +74,7 @@ func (w *world) only(app string) *corev1.Pod {
 }
 
 func ask(url string) (string, error) {
-	client := http.Client{Timeout: 5 * time.Second}
+	client := http.Client{Timeout: 20 * time.Second}
 	answer, err := client.Get(url)
 	if err != nil {
 		return "", err

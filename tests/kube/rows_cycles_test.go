@@ -133,7 +133,7 @@ func (r *rows) cycle(chance *rand.Rand, i int, ready *atomic.Int32) error {
 	if err := objects.Delete[*corev1.Pod](r.ctx, r.api, "default", p.Name); err != nil {
 		return err
 	}
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); wait(r.ctx, 50*time.Millisecond) {
+	for end := time.Now().Add(slack * time.Minute); time.Now().Before(end); wait(r.ctx, 50*time.Millisecond) {
 		switch _, err := r.pod(r.ctx, p.Name); {
 		case errors.Is(err, objects.ErrNotFound):
 			return nil

@@ -25,7 +25,7 @@ import (
 // end has all objects go as people would, and looks for what is left behind.
 func (r *rows) end() {
 	if !r.Failed() {
-		ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), slack*40*time.Second)
 		defer cancel()
 		r.empty(ctx)
 	}
@@ -35,7 +35,7 @@ func (r *rows) end() {
 			n.signal(syscall.SIGTERM)
 			select {
 			case <-n.ended:
-			case <-time.After(15 * time.Second):
+			case <-time.After(slack * 15 * time.Second):
 				r.Errorf("kubelet of %s does not end:\n%s", n.node, n.out)
 				n.kill()
 			}
@@ -51,7 +51,7 @@ func (r *rows) end() {
 // settles waits for a kubelet to hear that the objects of its pods are gone: only then
 // it removes their folders. One that ended before would do so at its next start.
 func (n *rowsNode) settles() {
-	for late := time.Now().Add(10 * time.Second); len(n.left()) > 0 && time.Now().Before(late); {
+	for late := time.Now().Add(slack * 10 * time.Second); len(n.left()) > 0 && time.Now().Before(late); {
 		time.Sleep(50 * time.Millisecond)
 	}
 }
@@ -222,7 +222,7 @@ func (n *rowsNode) cutPower() {
 	if n.process != nil && n.cmd != nil && n.running() {
 		n.kill()
 	}
-	for range 20 {
+	for range 200 {
 		all := n.processes()
 		if len(all) == 0 {
 			return

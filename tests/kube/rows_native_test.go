@@ -54,7 +54,7 @@ func TestRowsOnNativeNodes(t *testing.T) {
 	for _, one := range []row{
 		{"a rolling update under load fails no request", (*rows).rollsUnderLoad},
 		{"a kubelet that is killed, and one of another version, restart nothing", (*rows).upgradesKubelet},
-		{"the power of a node is cut and its pods run elsewhere within thirty seconds", (*rows).cutsPower},
+		{"the power of a node is cut and its pods run elsewhere: within thirty seconds on a machine at leisure", (*rows).cutsPower},
 	} {
 		r.Run(one.name, func(t *testing.T) { one.test(r.in(t)) })
 	}

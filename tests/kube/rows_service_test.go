@@ -213,10 +213,10 @@ func (f *flood) run(ctx context.Context, client *http.Client, url string, rate i
 func (r *rows) rollsUnderLoad() {
 	n := int32(*rowsCopies)
 	d := r.demoDeployment("rolls", n)
-	grace := int64(10)
+	grace := int64(15)
 	spec := &d.Spec.Template.Spec
 	spec.TerminationGracePeriodSeconds = &grace
-	spec.Containers[0].Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 2}}}
+	spec.Containers[0].Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 5}}}
 	r.create(d)
 	s := r.service(rowsService("rolls", d.Spec.Selector.MatchLabels))
 	r.eventually(60*time.Second, "all copies run", func(ctx context.Context) error { return r.rolledOut(ctx, "rolls", n) })
@@ -244,7 +244,7 @@ func (r *rows) rollsUnderLoad() {
 	}
 	r.eventually(3*time.Minute, "all copies are of the new version", func(ctx context.Context) error { return r.rolledOut(ctx, "rolls", n) })
 	took := time.Since(began)
-	wait(r.ctx, 3*time.Second) // The last of the old ones ends.
+	wait(r.ctx, 6*time.Second) // The last of the old ones ends.
 	cancel()
 	<-done
 	r.Logf("%d copies in %.1f s, %d requests: %v, %d failed", n, took.Seconds(), f.asked, f.versions, len(f.failed))

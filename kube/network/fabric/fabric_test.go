@@ -121,7 +121,7 @@ func (n *node) find(from *networktest.Space, name string) (string, error) {
 	r := &net.Resolver{PreferGo: true, Dial: func(_ context.Context, network, _ string) (net.Conn, error) {
 		return from.Dial(network, net.JoinHostPort(settings.Servers[0], "53"))
 	}}
-	ctx, cancel := context.WithTimeout(n.t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(n.t.Context(), 20*time.Second)
 	defer cancel()
 	found, err := r.LookupHost(ctx, name+"."+settings.Searches[0]+".")
 	if err != nil {
@@ -280,7 +280,7 @@ func talk(t *testing.T, from *networktest.Space, to string) (more func()) {
 	}
 	return func() {
 		t.Helper()
-		c.SetDeadline(time.Now().Add(2 * time.Second))
+		c.SetDeadline(time.Now().Add(20 * time.Second))
 		if _, err := fmt.Fprintln(c, "still there"); err != nil {
 			t.Error(err)
 		}

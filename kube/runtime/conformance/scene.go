@@ -74,7 +74,7 @@ func (s *scene) close() {
 	}
 	if len(uids) > 0 {
 		var left []string
-		if !poll(func() bool { left = Left(s.T, uids...); return len(left) == 0 }, 5*time.Second) {
+		if !poll(func() bool { left = Left(s.T, uids...); return len(left) == 0 }, time.Minute) {
 			s.Errorf("left after all pods were closed:\n%s", strings.Join(left, "\n"))
 		}
 	}
@@ -113,7 +113,7 @@ func poll(so func() bool, within time.Duration) bool {
 // until waits for something, and fails if it does not come.
 func (s *scene) until(what string, so func() bool) {
 	s.Helper()
-	if !poll(so, 30*time.Second) {
+	if !poll(so, time.Minute) {
 		s.Fatalf("in vain: %s", what)
 	}
 }

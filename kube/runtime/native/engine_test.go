@@ -71,7 +71,7 @@ func newNode(t *testing.T) *node {
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		left := leftovers(n.name, n.dir)
-		for deadline := time.Now().Add(10 * time.Second); len(left) > 0 && time.Now().Before(deadline); left = leftovers(n.name, n.dir) {
+		for deadline := time.Now().Add(time.Minute); len(left) > 0 && time.Now().Before(deadline); left = leftovers(n.name, n.dir) {
 			<-tick.C
 		}
 		if len(left) > 0 {
@@ -229,7 +229,7 @@ func (n *node) find(id string) runtime.Container {
 
 func (n *node) untilExit(id string) runtime.Container {
 	n.t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		n.mu.Lock()
 		wake := n.wake
@@ -274,7 +274,7 @@ func (n *node) waitLog(spec *runtime.ContainerSpec, text string) {
 	n.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		if b, _ := os.ReadFile(spec.Log); strings.Contains(string(b), text) {
 			return

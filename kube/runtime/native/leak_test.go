@@ -199,12 +199,20 @@ func TestNothingIsLeftWhereKubeletsAndSupervisorsAreKilled(t *testing.T) {
 // count is what came of kubelets that were killed.
 type count struct {
 	finished, kubelets, supervisors int
+	barren                          int // Reigns, the last ones, in which nothing finished.
 	failed                          map[string]int
 }
 
-// reign is the time of one kubelet, in which supervisors die.
+// reign is the time of one kubelet, in which supervisors die. After reigns in which no pod
+// came and went it is longer: on a slow machine none else would.
 func (n *node) reign(k *kubelet, chance *rand.Rand, c *count) {
-	end := time.NewTimer(time.Duration(50+chance.IntN(1200)) * time.Millisecond)
+	before := c.finished
+	defer func() {
+		if c.barren++; c.finished > before {
+			c.barren = 0
+		}
+	}()
+	end := time.NewTimer(time.Duration((1+c.barren)*(50+chance.IntN(1200))) * time.Millisecond)
 	defer end.Stop()
 	for {
 		next := time.NewTimer(time.Duration(20+chance.IntN(150)) * time.Millisecond)

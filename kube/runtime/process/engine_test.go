@@ -124,7 +124,7 @@ func (n *node) find(id string) (runtime.Container, bool) {
 // until waits for a container to be so. Each change that is told is a reason to look.
 func (n *node) until(id string, so func(c runtime.Container) bool) runtime.Container {
 	n.t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		n.mu.Lock()
 		wake := n.wake
@@ -301,7 +301,7 @@ func (n *node) waitLog(spec *runtime.ContainerSpec, text string) {
 	n.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		if b, _ := os.ReadFile(spec.Log); strings.Contains(string(b), text) {
 			return
@@ -425,7 +425,7 @@ func waitNoProcess(t *testing.T, text string) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for len(processes(text)) > 0 {
 		select {
 		case <-tick.C:

@@ -82,7 +82,7 @@ func (r *watched) until(t *testing.T, pod *corev1.Pod, so func(kubelet.PodState)
 	for !so(r.Status(pod)) {
 		select {
 		case <-r.changed:
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("it is %+v", r.Status(pod))
 		}
 	}

@@ -169,7 +169,7 @@ func TestWhatCannotBeKilledOfOnePodHidesNoOther(t *testing.T) {
 	if err := unix.Kill(supervisorPID(t, p), unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if held, err := s.waitGone(t.Context(), p.Dir(), 10*time.Second); held || err != nil {
+	if held, err := s.waitGone(t.Context(), p.Dir(), time.Minute); held || err != nil {
 		t.Fatal(held, err)
 	}
 	pods, err := s.List(t.Context())

@@ -104,26 +104,39 @@ func eventually(t *testing.T, what string, is func() bool) {
 }
 
 // Two are attached, and one of them never reads: the other and the log have all, the
-// container ends, and the first hears why he was let go once he reads.
+// container ends, and the first hears why he was let go once he reads. Who reads is let go
+// too where the machine pauses for so long: then it is tried again.
 func TestWhoDoesNotReadIsLetGoAndHearsWhy(t *testing.T) {
+	heard := false
+	for try := 1; !heard && try <= 8; try++ {
+		t.Run(strconv.Itoa(try), func(t *testing.T) { heard = oneReads(t) })
+	}
+	if !heard {
+		t.Error("who reads is let go, again and again")
+	}
+}
+
+// oneReads of two, and has all, unless it was let go. It reports which.
+func oneReads(t *testing.T) bool {
 	const lines = 40_000
 	o := startOne(t, `read go; i=0; while [ $i -lt 40000 ]; do echo "line $i 0123456789012345678901234567890123456789"; i=$((i+1)); done`)
 	silent, reader := o.join(t.Context()), o.join(t.Context())
 	if _, err := reader.Write(supervisor.EncodeFrame(supervisor.FrameStdin, []byte("go\n"))); err != nil {
 		t.Fatal(err)
 	}
-	said, answer := o.hear(reader)
-	if n := strings.Count(said, "\n"); n != lines || answer.Failure != nil {
-		t.Errorf("who reads heard %d lines of %d, %+v", n, lines, answer.Failure)
+	said, all := o.hear(reader)
+	if n := strings.Count(said, "\n"); all.Failure == nil && n != lines {
+		t.Errorf("who reads heard %d lines of %d", n, lines)
 	}
-	said, answer = o.hear(silent)
+	said, answer := o.hear(silent)
 	if answer.Failure == nil || !strings.Contains(answer.Failure.Text, "its log has all") {
 		t.Errorf("who did not read heard %d bytes, %+v", len(said), answer.Failure)
 	}
-	log, err := os.ReadFile(o.log)
-	if n := bytes.Count(log, []byte("\n")); n != lines || err != nil {
-		t.Errorf("the log has %d lines of %d, %v", n, lines, err)
-	}
+	eventually(t, "the log has all", func() bool {
+		log, err := os.ReadFile(o.log)
+		return err == nil && bytes.Count(log, []byte("\n")) == lines
+	})
+	return all.Failure == nil
 }
 
 // A command ends when pipe and connection are full, and only later somebody reads.

@@ -93,7 +93,7 @@ func startContainerd(t *testing.T, network string) *containerd {
 // engine connects to it as a node. Whoever gets it shuts it down.
 func (c *containerd) engine(t *testing.T, node string, changed runtime.Changed, local cri.Local) *cri.Engine {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
 	e, err := cri.New(ctx, cri.Config{Socket: c.socket, Node: node, Cgroup: "/holdfast-" + os.Getenv(insideVariable), Local: local, Changed: changed,
 		Clock: clock.Real(), Logger: hclog.New(&hclog.LoggerOptions{Output: t.Output(), Level: hclog.Info})})
@@ -228,7 +228,7 @@ func waitFor(t *testing.T, what string, so func() bool) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(30 * time.Second); !so(); <-tick.C {
+	for end := time.Now().Add(90 * time.Second); !so(); <-tick.C {
 		if time.Now().After(end) {
 			t.Fatal(fmt.Sprint("in vain: ", what))
 		}

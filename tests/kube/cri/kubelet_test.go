@@ -124,7 +124,7 @@ func freePorts(t *testing.T, n int) []string {
 
 // try runs holdfastctl, and returns what it printed.
 func (c *cluster) try(args ...string) (string, bool) {
-	ctx, cancel := context.WithTimeout(c.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(c.bin, "holdfastctl"), args...)
 	var stderr bytes.Buffer
@@ -217,7 +217,7 @@ func (c *cluster) waits(app string) (*corev1.ContainerStateWaiting, error) {
 
 // get asks over a connection of its own.
 func get(url string) (string, error) {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	answer, err := client.Get(url)
 	if err != nil {
 		return "", err

@@ -98,7 +98,7 @@ func (c *cluster) headless(pods []*corev1.Pod) {
 	r := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort(server[0], "53"))
 	}}
-	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
 	defer cancel()
 	found, err := r.LookupHost(ctx, "bare.default.svc.cluster.local.")
 	must(c.t, err)

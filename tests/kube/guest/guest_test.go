@@ -20,7 +20,7 @@ import (
 
 // timeMax is for an emulated machine, which is many times slower than a real one. Hardware
 // virtualization is not asked for: where this machine is virtual itself it may hang.
-const timeMax = 4 * time.Minute
+const timeMax = 10 * time.Minute
 
 func TestNativeRuntimeOnCgroupsOfVersion2(t *testing.T) {
 	kernel, modules := needGuest(t)
