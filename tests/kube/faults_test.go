@@ -47,8 +47,8 @@ func TestFaultsDuringRolloutsScalingAndDrainsLeaveNoTrace(t *testing.T) {
 	both.Go(func() { c.work(ctx, rand.New(rand.NewPCG(seed, 2)), apps) })
 	both.Wait()
 	c.heal()
-	c.eventually(60*time.Second, "all nodes are ready", func(ctx context.Context) error { return c.nodesReady(ctx, 12) })
-	c.eventually(60*time.Second, "all pods run", func(ctx context.Context) error { return c.allRolledOut(ctx, apps) })
+	c.within(60*time.Second, "all nodes are ready", func(ctx context.Context) error { return c.nodesReady(ctx, 12) })
+	c.within(60*time.Second, "all pods run", func(ctx context.Context) error { return c.allRolledOut(ctx, apps) })
 	c.replay()
 }
 

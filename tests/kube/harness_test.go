@@ -283,8 +283,13 @@ const slack = 3
 // eventually waits until what is asked for is so. What it says is why not yet.
 func (w *world) eventually(patience time.Duration, what string, so func(ctx context.Context) error) {
 	w.Helper()
+	w.within(slack*patience, what, so)
+}
+
+// within is for what is promised on any machine.
+func (w *world) within(patience time.Duration, what string, so func(ctx context.Context) error) {
+	w.Helper()
 	began := time.Now()
-	patience *= slack
 	for {
 		ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
 		err := so(ctx)
