@@ -14,7 +14,7 @@ CRASHFLAGS ?=
 KUBEFLAGS  ?=
 PLANTFLAGS ?= -rotate -1 -of 8 -baseline=false
 # The packages of the main module, without the suites in tests/ that have targets of their own.
-UNIT       = $$($(GO) list ./... | grep -v /tests/) ./tests/runner ./tests/model ./tests/check
+UNIT       = $$($(GO) list ./... | grep -v /tests/) ./tests/runner ./tests/model ./tests/check ./tests/bounded ./tests/ports
 OURS       = -not -path './proto/*pb/*' -not -path './.cache/*'
 
 .DEFAULT_GOAL := help

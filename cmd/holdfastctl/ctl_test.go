@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -65,6 +66,9 @@ func lookup(_ context.Context, service, proto, name string) (string, []*net.SRV,
 	return "", nil, fmt.Errorf("no records for _%s._%s.%s", service, proto, name)
 }
 
+// patience is for a busy machine, which may need more than five seconds for a request.
+var patience = []string{"ETCDCTL_COMMAND_TIMEOUT=1m"}
+
 // run runs a command line until it ends, or has printed so many lines.
 func (tt *terminalTest) run(lines int, input string, args ...string) (stdout, stderr string, code int) {
 	ctx, cancel := context.WithCancel(tt.t.Context())
@@ -73,7 +77,7 @@ func (tt *terminalTest) run(lines int, input string, args ...string) (stdout, st
 	var err screen
 	c := &ctl{
 		in: io.MultiReader(strings.NewReader(input), until{ctx, lines}), out: out, err: &err,
-		environ: append([]string{"HOLDFASTCTL_ENDPOINTS=" + memberURL, "ETCDCTL_ENDPOINTS=" + memberURL}, tt.environ...),
+		environ: slices.Concat([]string{"HOLDFASTCTL_ENDPOINTS=" + memberURL, "ETCDCTL_ENDPOINTS=" + memberURL}, tt.environ, patience),
 		tool:    tt.tool, dial: tt.dial, lookup: lookup,
 	}
 	code = c.run(ctx, args)

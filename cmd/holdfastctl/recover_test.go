@@ -12,7 +12,7 @@ import (
 func offline(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	var out, errs bytes.Buffer
-	c := &ctl{in: strings.NewReader(""), out: &out, err: &errs}
+	c := &ctl{in: strings.NewReader(""), out: &out, err: &errs, environ: patience}
 	code = c.run(t.Context(), args)
 	return out.String(), errs.String(), code
 }

@@ -3,6 +3,7 @@ package bounded
 import (
 	"bytes"
 	"errors"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -10,10 +11,20 @@ import (
 )
 
 func TestWhatHangsIsEndedWithWhatItStarted(t *testing.T) {
+	ready, says, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ready.Close()
 	var out bytes.Buffer
-	cmd := Group(exec.Command("sh", "-c", "trap 'echo here' QUIT; sleep 1000"))
-	cmd.Stdout = &out
-	if err := cmd.Start(); err != nil {
+	cmd := Group(exec.Command("sh", "-c", "trap 'echo here' QUIT; echo ready >&2; sleep 1000"))
+	cmd.Stdout, cmd.Stderr = &out, says
+	err = cmd.Start()
+	says.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ready.Read(make([]byte, 1)); err != nil { // Else the signal may come before the trap.
 		t.Fatal(err)
 	}
 	begun := time.Now()

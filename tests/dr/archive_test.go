@@ -49,9 +49,11 @@ func TestAnArchiveThatIsDownCostsNoAcknowledgedWrite(t *testing.T) {
 
 func endureOutage(t *testing.T, url string, down, up func()) {
 	t.Helper()
-	c := newCluster(t, 3, "--archive-url", url)
+	// What a busy machine holds up is no write that the archive has cost: one leader, and
+	// writers with patience.
+	c := newCluster(t, 3, "--archive-url", url, "--election-timeout=10000")
 	untilArchiveBegun(t, c, url)
-	stored := &acknowledged{revisions: map[string]int64{}}
+	stored := &acknowledged{patience: time.Minute, revisions: map[string]int64{}}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	wait := write(ctx, t, c, "load", stored)

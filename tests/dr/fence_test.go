@@ -220,7 +220,7 @@ type oldSide struct {
 	wait   func()
 
 	mu       sync.Mutex
-	acks     []time.Time
+	acks     []time.Time // When what was acknowledged began: how late its answer is heard is up to the machine.
 	refusals int
 	heard    chan struct{} // Closed with the next acknowledgement.
 }
@@ -255,6 +255,7 @@ func newOldSide(t *testing.T, mesh *network.Mesh, c *cluster.Cluster) *oldSide {
 func (o *oldSide) put(ctx context.Context, cl *client.Client, key string) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
+	began := time.Now()
 	_, err := cl.Put(ctx, client.Put{Key: key, Value: []byte(key)})
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -263,7 +264,7 @@ func (o *oldSide) put(ctx context.Context, cl *client.Client, key string) {
 		pause(ctx, 10*time.Millisecond)
 		return
 	}
-	o.acks = append(o.acks, time.Now())
+	o.acks = append(o.acks, began)
 	close(o.heard)
 	o.heard = make(chan struct{})
 }

@@ -3,11 +3,11 @@ package dr
 import (
 	"context"
 	"flag"
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/holdfast-db/holdfast/tests/cluster"
 )
@@ -45,10 +45,12 @@ func TestARollingUpgradeUnderLoadLosesNothing(t *testing.T) {
 		if err := m.WaitReady(t.Context()); err != nil {
 			t.Fatalf("%s of the present tree: %v", m.Name, err)
 		}
-		pause(ctx, time.Second)
-		if n := count() - before; n < 20 {
-			t.Errorf("%d writes were acknowledged while %s was replaced", n, m.Name)
-		}
+		until(t, func() error {
+			if n := count() - before; n < 20 {
+				return fmt.Errorf("%d writes were acknowledged since %s was replaced", n, m.Name)
+			}
+			return nil
+		})
 	}
 	cancel()
 	wait()

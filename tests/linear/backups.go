@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
 	"github.com/holdfast-db/holdfast/tests/cluster"
+	"github.com/holdfast-db/holdfast/tests/ports"
 )
 
 // backupsMax are restored at the end of a run; the others are only verified.
@@ -113,22 +113,13 @@ func (r *run) sameAsThen(got *pb.RangeResponse, rev int64) error {
 
 // backupPlace is where the clients are, or loopback.
 func (r *run) backupPlace() (p cluster.Place, err error) {
-	host := "127.0.0.1"
-	var ports []int
+	addrs := []string{"127.0.0.1:3379", "127.0.0.1:3380"} // A namespace of our own has them free.
 	if r.env.spaces != nil && !r.s.Loopback {
-		ports = []int{3379, 3380} // A namespace of our own has them free.
 		p.Launch = r.mesh.Launch
-	} else {
-		for range 2 {
-			l, err := net.Listen("tcp", host+":0")
-			if err != nil {
-				return p, err
-			}
-			defer l.Close()
-			ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-		}
+	} else if addrs, err = ports.Free(2); err != nil {
+		return p, err
 	}
-	p.ClientURL, p.PeerURL = fmt.Sprintf("https://%s:%d", host, ports[0]), fmt.Sprintf("https://%s:%d", host, ports[1])
+	p.ClientURL, p.PeerURL = "https://"+addrs[0], "https://"+addrs[1]
 	return p, nil
 }
 

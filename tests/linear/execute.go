@@ -275,7 +275,7 @@ func (r *run) revive(ctx context.Context, res *result) {
 }
 
 // servingLimit leaves room for processes that start on a busy machine.
-const servingLimit = 10*time.Second + 5*electionTimeout
+const servingLimit = 20*time.Second + 5*electionTimeout
 
 // untilServing waits until a member answers a linearizable read as a voter.
 func (r *run) untilServing(ctx context.Context, i int) (err error) {
@@ -326,11 +326,11 @@ func (r *run) compare(ctx context.Context) error {
 func (r *run) readAll(ctx context.Context) (head int64, err error) {
 	for i, p := range r.places {
 		var res any
-		for range 10 {
-			if res, err = r.admin.at(ctx, i, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}); err == nil {
+		for end := time.Now().Add(readyLimit); ; sleep(ctx, 200*time.Millisecond) {
+			res, err = r.admin.at(ctx, i, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}})
+			if err == nil || time.Now().After(end) {
 				break
 			}
-			sleep(ctx, 200*time.Millisecond)
 		}
 		if err != nil {
 			r.rec.violate("member %s does not read out what it has: %v", p.Name, err)

@@ -170,7 +170,7 @@ func rollingRestart(ctx context.Context, a *attack) bool {
 }
 
 // stopLimit is generous: the machine is shared.
-const stopLimit = 10 * time.Second
+const stopLimit = 30 * time.Second
 
 func clockSkew(ctx context.Context, a *attack) bool {
 	i := a.rng.Intn(len(a.places))

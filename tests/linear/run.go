@@ -79,8 +79,8 @@ const (
 
 	warmUp     = 500 * time.Millisecond // Before the faults, and after, at least.
 	paceMean   = 7 * time.Millisecond   // Between two requests of a client.
-	readyLimit = 30 * time.Second       // For all members after everything is healed.
-	reachLimit = 20 * time.Second       // For watchers to see everything.
+	readyLimit = time.Minute            // For all members after everything is healed.
+	reachLimit = time.Minute            // For watchers to see everything.
 )
 
 // run is one cluster under attack.

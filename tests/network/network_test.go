@@ -76,7 +76,7 @@ func pair(t *testing.T, m *Mesh) (first, second net.Conn) {
 	}
 	defer l.Close()
 	err = at(0, func() (err error) {
-		first, err = net.DialTimeout("tcp", host(m.places[1].PeerURL), time.Second)
+		first, err = net.DialTimeout("tcp", host(m.places[1].PeerURL), soon)
 		return err
 	})
 	if err != nil {
@@ -88,6 +88,9 @@ func pair(t *testing.T, m *Mesh) (first, second net.Conn) {
 	t.Cleanup(func() { first.Close(); second.Close() })
 	return first, second
 }
+
+// soon is when something has come that comes at once, on a machine that does much else.
+const soon = time.Minute
 
 // arrives sends a byte and tells how long it took, or that it did not come.
 func arrives(t *testing.T, from, to net.Conn, within time.Duration) (time.Duration, bool) {
@@ -110,7 +113,7 @@ func arrives(t *testing.T, from, to net.Conn, within time.Duration) (time.Durati
 func TestACutHoldsBackOneDirectionAndHealingBringsAllOfIt(t *testing.T) {
 	meshes(t, func(t *testing.T, m *Mesh) {
 		first, second := pair(t, m)
-		if _, ok := arrives(t, first, second, 5*time.Second); !ok {
+		if _, ok := arrives(t, first, second, soon); !ok {
 			t.Fatal("nothing arrives on a whole network")
 		}
 		if err := m.Cut(0, 1); err != nil {
@@ -120,14 +123,14 @@ func TestACutHoldsBackOneDirectionAndHealingBringsAllOfIt(t *testing.T) {
 			t.Fatal("a byte came through a cut link")
 		}
 		if m.spaces == nil {
-			if _, ok := arrives(t, second, first, 5*time.Second); !ok {
+			if _, ok := arrives(t, second, first, soon); !ok {
 				t.Fatal("the other direction is cut too")
 			}
 		}
 		if err := m.Heal(0, 1); err != nil {
 			t.Fatal(err)
 		}
-		if _, ok := arrives(t, first, second, 5*time.Second); !ok {
+		if _, ok := arrives(t, first, second, soon); !ok {
 			t.Fatal("nothing arrives after the cut was healed")
 		}
 	})
@@ -146,16 +149,22 @@ func TestSlowLinksDelayAndResetsEndConnections(t *testing.T) {
 			t.Fatal(err)
 		}
 		first, second := pair(t, m)
-		if d, ok := arrives(t, first, second, 5*time.Second); !ok || d < 150*time.Millisecond {
+		if d, ok := arrives(t, first, second, soon); !ok || d < 150*time.Millisecond {
 			t.Fatalf("a byte took %v, %v", d, ok)
 		}
-		if d, ok := arrives(t, second, first, 5*time.Second); !ok || d > 140*time.Millisecond {
-			t.Fatalf("a byte of the other direction took %v, %v", d, ok)
+		best := soon // Of some: the machine may hold one up, but not all.
+		for range 20 {
+			if d, ok := arrives(t, second, first, soon); ok {
+				best = min(best, d)
+			}
+		}
+		if best > 140*time.Millisecond {
+			t.Fatalf("the best of the bytes of the other direction took %v", best)
 		}
 		if n := m.Reset(1); n != 1 {
 			t.Fatalf("%d connections were reset", n)
 		}
-		first.SetReadDeadline(time.Now().Add(5 * time.Second))
+		first.SetReadDeadline(time.Now().Add(soon))
 		if _, err := first.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatalf("the connection lives: %v", err)
 		}
@@ -198,7 +207,7 @@ func TestLossLetsSomeThrough(t *testing.T) {
 		}
 		got := 0
 		for buf := make([]byte, 1); ; got++ {
-			u.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+			u.SetReadDeadline(time.Now().Add(time.Second))
 			if _, _, err := u.ReadFrom(buf); err != nil {
 				break
 			}

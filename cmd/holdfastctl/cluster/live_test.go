@@ -34,6 +34,10 @@ type hurried struct{ stopped }
 
 func (c hurried) After(d time.Duration) <-chan time.Time { return c.stopped.After(d / 100) }
 
+// patient lets a command wait as long as it says: in a hundredth of that it may have
+// given up before the test has done what it waits for.
+func (tt *terminal) patient(c *Config) { c.Clock = tt.clock }
+
 // screen is what a running command has printed; who waits for a text gets it.
 type screen struct {
 	mu   sync.Mutex

@@ -128,7 +128,7 @@ func TestALogThatIsFollowedGoesOnWithTheNextKubelet(t *testing.T) {
 		tt.nodes["n1"].Write(tt.uid(pod), "c", "same", "same")
 	}
 	write("begin", "same", "same")
-	all, one := tt.start("logs -f -l app=web --prefix --tail 3", nil), tt.start("logs -f web-1 --tail 3 --limit-bytes 30", nil)
+	all, one := tt.start("logs -f -l app=web --prefix --tail 3", tt.patient), tt.start("logs -f web-1 --tail 3 --limit-bytes 30", tt.patient)
 	for _, shows := range []string{"[pod/web-1/c] begin\n", "[pod/web-2/c] begin\n"} {
 		all.out.shows(t, shows)
 	}
@@ -184,7 +184,8 @@ func TestALogIsNotAskedForAnyMoreWhenItsPodIsGoneOrItsNodeStaysAway(t *testing.T
 			t.Fatal(got)
 		}
 		tt.nodes["n1"].Write(tt.uid(pod), "c", "first of "+pod)
-		runs = append(runs, tt.start("logs -f "+pod, nil))
+		clock := map[string]func(*Config){"web-1": tt.patient}[pod]
+		runs = append(runs, tt.start("logs -f "+pod, clock))
 		runs[len(runs)-1].out.shows(t, "first of "+pod+"\n")
 	}
 	stop()

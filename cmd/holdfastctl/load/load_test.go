@@ -153,18 +153,16 @@ func TestAServerOfAnotherProtocolIsNamed(t *testing.T) {
 
 func TestAPacedRunCountsFromWhenRequestsWereDue(t *testing.T) {
 	c := clienttest.New(t, 1)
-	hold := make(chan struct{})
+	const pause = 300 * time.Millisecond
 	n := 0
 	c.SetFaults(clienttest.Faults{Before: func(context.Context, int, string) error {
 		if n++; n == 2 {
-			<-hold
+			<-time.After(pause) // From here on: to connect may take as long.
 		}
 		return nil
 	}})
 	cfg := configFor(c)
 	cfg.Clients, cfg.Conns, cfg.Total, cfg.Rate = 1, 1, 50, 500 // 100 ms of load.
-	const pause = 300 * time.Millisecond
-	time.AfterFunc(pause, func() { close(hold) })
 	r, err := Run(t.Context(), cfg, puts())
 	if err != nil {
 		t.Fatal(err)

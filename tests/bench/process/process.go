@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -114,20 +115,23 @@ func New(kind Kind, dir string, n int) (*Cluster, error) {
 	return c, nil
 }
 
-// freePorts asks the system for ports that nobody listens on.
+// Below those from which a system takes the ports of outgoing connections: one of
+// these may be gone again before the program that is told of it listens.
+const firstPort, lastPort = 12_000, 30_000
+
+// freePorts finds ports that nobody listens on.
 func freePorts(n int) ([]int, error) {
 	var ports []int
-	var listeners []net.Listener
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for len(ports) < n {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", firstPort+rand.IntN(lastPort-firstPort)))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		listeners = append(listeners, l)
+		defer l.Close() // When all are found: none is found twice.
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	for _, l := range listeners {
-		l.Close()
 	}
 	return ports, nil
 }

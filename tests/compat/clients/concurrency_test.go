@@ -18,7 +18,7 @@ func (f *fixture) session(opts ...concurrency.SessionOption) *concurrency.Sessio
 }
 
 func sessions(f *fixture) {
-	s := f.session(concurrency.WithTTL(5))
+	s := f.session(concurrency.WithTTL(10))
 	f.put("a", "1", clientv3.WithLease(s.Lease()))
 	if err := s.Close(); err != nil {
 		f.T.Error(err)
@@ -26,10 +26,10 @@ func sessions(f *fixture) {
 	<-s.Done()
 	f.want("after its session", f.get("a").Count, 0)
 
-	orphan := f.session(concurrency.WithTTL(2))
-	f.put("b", "1", clientv3.WithLease(orphan.Lease()))
+	orphan := f.session(concurrency.WithTTL(heldTTL))
+	at := f.put("b", "1", clientv3.WithLease(orphan.Lease())).Header.Revision
 	orphan.Orphan()
-	ch, cancel := f.watch("b", clientv3.WithRev(f.get("b").Kvs[0].ModRevision+1))
+	ch, cancel := f.watch("b", clientv3.WithRev(at+1))
 	defer cancel()
 	f.want("nobody kept it alive", f.take(ch, 1), "delete b=")
 }

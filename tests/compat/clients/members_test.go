@@ -15,6 +15,7 @@ import (
 
 func TestMembersComeAsLearnersArePromotedUpdatedAndLeave(t *testing.T) {
 	t.Parallel()
+	began := time.Now()
 	cluster := member.StartCluster(t, 3)
 	f := &fixture{T: t, Client: dial(t, cluster), cluster: cluster, prefix: "m/"}
 	f.put("a", "1")
@@ -24,13 +25,14 @@ func TestMembersComeAsLearnersArePromotedUpdatedAndLeave(t *testing.T) {
 		Name: "m4", Scheme: "https", Args: cluster.Certs.Flags(), Existing: true, ClientPort: ports[0], PeerPort: ports[1],
 		InitialCluster: initial(cluster, "m4=https://127.0.0.1:"+strconv.Itoa(ports[1])),
 	})
-	_, err := f.Client.MemberAddAsLearner(f.ctx(), []string{"https://" + fourth.Peer})
-	f.wantError("right after the start", err, "etcdserver: unhealthy cluster")
-	var added *clientv3.MemberAddResponse
-	f.eventually("a learner is added", func() bool {
-		added, err = f.Client.MemberAddAsLearner(f.ctx(), []string{"https://" + fourth.Peer})
-		return err == nil
-	})
+	added, err := f.Client.MemberAddAsLearner(f.ctx(), []string{"https://" + fourth.Peer})
+	if err != nil || time.Since(began) < metMin { // A busy machine may need longer to come here.
+		f.wantError("right after the start", err, "etcdserver: unhealthy cluster")
+		f.eventually("a learner is added", func() bool {
+			added, err = f.Client.MemberAddAsLearner(f.ctx(), []string{"https://" + fourth.Peer})
+			return err == nil
+		})
+	}
 	f.want("all", len(added.Members), 4)
 	f.want("a learner", added.Member.IsLearner && added.Member.Name == "", true)
 	f.refused("two learners", "too many learner members in cluster", func() error {
@@ -101,7 +103,7 @@ func initial(c *member.Cluster, more string) string {
 
 func TestTheLeaderIsMoved(t *testing.T) {
 	t.Parallel()
-	cluster := member.StartCluster(t, 3)
+	cluster := member.StartCluster(t, 3, member.SlowElections)
 	f := &fixture{T: t, Client: dial(t, cluster), cluster: cluster}
 	endpoints := f.Client.Endpoints()
 	before := must[*clientv3.StatusResponse](f)(f.Client.Status(f.ctx(), endpoints[0]))
@@ -129,6 +131,9 @@ func TestTheLeaderIsMoved(t *testing.T) {
 	f.want("term", after.RaftTerm, before.RaftTerm+1)
 }
 
+// metMin is how long members must have been in touch to count as healthy.
+const metMin = 5 * time.Second
+
 // goneMax is for a busy machine: a removed member ends an election timeout after it
 // has heard, which raftnode and server show without a clock.
-const goneMax = 10 * time.Second
+const goneMax = patience

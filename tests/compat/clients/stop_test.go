@@ -28,8 +28,8 @@ type stoppable struct {
 	best time.Duration
 }
 
-func newStoppable(t *testing.T, what string) *stoppable {
-	cluster := member.StartCluster(t, 3)
+func newStoppable(t *testing.T, what string, args ...string) *stoppable {
+	cluster := member.StartCluster(t, 3, args...)
 	s := &stoppable{fixture: &fixture{T: t, Client: dial(t, cluster), cluster: cluster, prefix: "h/"}, what: what, best: patience}
 	for i := range 100 { // More than a stream holds that nobody reads.
 		s.put(fmt.Sprint("large/", i), strings.Repeat("x", 100<<10))
@@ -102,7 +102,7 @@ func (s *stoppable) tooSlow() {
 // A leader that is told to end hands over first, and waits for none of its clients.
 func TestALeaderThatIsToldToEndHandsOver(t *testing.T) {
 	t.Parallel()
-	s := newStoppable(t, "a leader")
+	s := newStoppable(t, "a leader", member.SlowElections) // Nobody else is elected meanwhile.
 	for range endsMax {
 		i := s.leader()
 		endpoints := s.cluster.Endpoints()

@@ -15,7 +15,7 @@ import (
 // What only reads is asked of the same three members, with TLS by variables.
 func TestAClusterIsShownTheSame(t *testing.T) {
 	t.Parallel()
-	c := member.StartCluster(t, 3)
+	c := member.StartCluster(t, 3, member.SlowElections)
 	env := []string{
 		noEndpoint, "ETCDCTL_ENDPOINTS=" + strings.Join(c.Endpoints(), ","),
 		"ETCDCTL_CACERT=" + c.Certs.CA, "ETCDCTL_CERT=" + c.Certs.Client, "ETCDCTL_KEY=" + c.Certs.ClientKey,

@@ -128,16 +128,18 @@ func (s *sequence) grant() {
 	}
 }
 
-// expire grants a short lease with keys, and waits until both sides have taken
-// it away.
+// expire grants the shortest lease there is, and one with keys, and waits until both
+// sides have taken them away.
 func (s *sequence) expire() {
 	w := s.w
 	s.disarm()
-	got := s.call(&pb.LeaseGrantRequest{TTL: pick(w, int64(0), -5, 1, math.MinInt64, 2)})
-	if got.msg == nil {
+	least := s.call(&pb.LeaseGrantRequest{TTL: pick(w, int64(0), -5, 1, math.MinInt64, 2)})
+	if least.msg == nil {
 		return
 	}
-	id := got.msg.(*pb.LeaseGrantResponse).ID
+	s.waitExpired(least.msg.(*pb.LeaseGrantResponse).ID)
+	const ttl = 6 // It must not end before it has its keys, on a busy machine either.
+	id := ok[*pb.LeaseGrantResponse](s.pair, &pb.LeaseGrantRequest{TTL: ttl}).ID
 	for _, key := range []string{"dir/3", "b", "x"} {
 		s.note(s.call(&pb.PutRequest{Key: []byte(key), Value: []byte("leased"), Lease: id}))
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	settleTimeout = 10 * time.Second // Until a stream counts as silent.
+	settleTimeout = time.Minute // Until a stream counts as silent.
 	askAgain      = 40 * time.Millisecond
 )
 

@@ -92,7 +92,7 @@ func programs(t *testing.T, members int, test func(*ctl)) {
 			} else {
 				path = member.Program(t, name)
 			}
-			test(&ctl{T: t, program: path, cluster: member.StartCluster(t, members), vars: map[string]string{}})
+			test(&ctl{T: t, program: path, cluster: member.StartCluster(t, members, member.SlowElections), vars: map[string]string{}})
 		})
 	}
 }

@@ -137,8 +137,9 @@ func eachNamespace(f func(scope string)) {
 
 // run loads the API server, and kills members under it.
 func (l *apiLoad) run(cluster *member.Cluster, store *clientv3.Client, length time.Duration) {
-	ctx, cancel := context.WithTimeout(l.t.Context(), length)
+	ctx, cancel := context.WithCancel(l.t.Context())
 	defer cancel()
+	end := time.Now().Add(length)
 	var all sync.WaitGroup
 	start := func(n uint64, turn func(context.Context, *rand.Rand, uint64)) {
 		all.Go(func() {
@@ -155,8 +156,8 @@ func (l *apiLoad) run(cluster *member.Cluster, store *clientv3.Client, length ti
 		start(apiWriters+n, l.read)
 	}
 	start(apiWriters+apiReaders, l.glance)
-	kills := 0
-	for wait(ctx, 2*time.Second) {
+	kills := 0 // One of each, however long a busy machine needs for them.
+	for wait(ctx, 2*time.Second) && (kills < 2 || time.Now().Before(end)) {
 		m := victim(ctx, cluster, store, kills%2 == 0)
 		if m == nil {
 			continue
@@ -166,11 +167,9 @@ func (l *apiLoad) run(cluster *member.Cluster, store *clientv3.Client, length ti
 		wait(ctx, 1500*time.Millisecond)
 		m.Start()
 	}
+	cancel()
 	all.Wait()
 	l.t.Logf("%d members killed", kills)
-	if kills < 2 {
-		l.t.Errorf("%d members were killed: the load was too short", kills)
-	}
 }
 
 func wait(ctx context.Context, d time.Duration) bool {

@@ -12,6 +12,10 @@ type Cluster struct {
 	Certs   *Certs
 }
 
+// SlowElections is the flag of a cluster whose leader stays: a busy machine may hold a
+// process up for seconds.
+const SlowElections = "--election-timeout=3000"
+
 // StartCluster starts n members with TLS on all ports, and waits until all serve.
 func StartCluster(t testing.TB, n int, args ...string) *Cluster {
 	t.Helper()

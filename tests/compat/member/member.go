@@ -26,8 +26,8 @@ import (
 )
 
 const (
-	startTimeout = 30 * time.Second // The machine may be busy with other suites.
-	stopTimeout  = 10 * time.Second
+	startTimeout = 2 * time.Minute // The machine may be busy with other suites.
+	stopTimeout  = time.Minute
 	tailBytes    = 4096 // Of the log are shown when a test fails.
 )
 
