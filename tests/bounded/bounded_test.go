@@ -1,8 +1,10 @@
 package bounded
 
 import (
-	"bytes"
+	"bufio"
 	"errors"
+	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -10,15 +12,24 @@ import (
 )
 
 func TestWhatHangsIsEndedWithWhatItStarted(t *testing.T) {
-	var out bytes.Buffer
-	cmd := Group(exec.Command("sh", "-c", "trap 'echo here' QUIT; sleep 1000"))
-	cmd.Stdout = &out
-	if err := cmd.Start(); err != nil {
+	out, in, err := os.Pipe()
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer out.Close()
+	cmd := Group(exec.Command("sh", "-c", "trap 'echo here' QUIT; echo hangs; sleep 1000"))
+	cmd.Stdout = in
+	if err := errors.Join(cmd.Start(), in.Close()); err != nil {
+		t.Fatal(err)
+	}
+	said := bufio.NewReader(out)
+	if line, err := said.ReadString('\n'); err != nil || line != "hangs\n" { // It takes no signal before that.
+		t.Fatalf("%q, %v", line, err)
+	}
 	begun := time.Now()
-	if err := Wait(cmd, 100*time.Millisecond); !errors.Is(err, ErrHangs) || !strings.Contains(out.String(), "here") {
-		t.Errorf("%v after %v, %q", err, time.Since(begun), &out)
+	hung := Wait(cmd, 100*time.Millisecond)
+	if rest, err := io.ReadAll(said); !errors.Is(hung, ErrHangs) || err != nil || !strings.Contains(string(rest), "here") {
+		t.Errorf("%v after %v, %q, %v", hung, time.Since(begun), rest, err)
 	}
 }
 
