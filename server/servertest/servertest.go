@@ -19,7 +19,7 @@ import (
 
 // readyMax bounds the wait for a member: far more than it takes, so that a
 // loaded machine is no failure.
-const readyMax = 60 * time.Second
+const readyMax = 2 * time.Minute
 
 // segmentBytes of a Raft log: two files are written in full at each first start,
 // which at their usual size was half of the time that a test of one member took.
