@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Found when CI went red: while a member was stopped, another process dialed from its port.
+// While a member was stopped, another process dialed from its port, and it could not start again.
 func TestAHeldPortIsGivenToNobodyButWhoNamesIt(t *testing.T) {
 	address := Hold(t)
 	_, text, err := net.SplitHostPort(address)
