@@ -41,7 +41,7 @@ func newClient(t *testing.T, cluster *clienttest.Cluster, change ...func(*client
 
 // within bounds a test that hangs.
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -41,6 +41,7 @@ type member struct {
 	node    *raftnode.Node
 	confirm func(context.Context, ident.MemberID, raftnode.Staged) error // Of the next start; may be nil.
 	before  func([]entry.Entry)                                          // Of the next start: called before entries are applied; may be nil.
+	calm    time.Duration                                                // Of the next start: its election timeout, when not the shortest.
 }
 
 // slow is a machine that somebody may keep from applying.
@@ -66,7 +67,7 @@ func (m *member) start(t testing.TB, network raftnode.Network) {
 	node, err := raftnode.Start(raftnode.Config{
 		ID: m.id, StateMachine: &slow{m.machine, m.before}, Applied: m.machine.Applied(), Log: m.log, Recovered: m.log.Recovered(),
 		Network: network, Clock: clock.Real(), Random: raftnodetest.NewRandom(uint64(m.id)<<8 + m.boots),
-		Logger: hclog.NewNullLogger(), HeartbeatInterval: 10 * time.Millisecond, ElectionTimeout: 100 * time.Millisecond,
+		Logger: hclog.NewNullLogger(), HeartbeatInterval: 10 * time.Millisecond, ElectionTimeout: max(100*time.Millisecond, m.calm),
 		StallTimeout: 300 * time.Millisecond, CatchUpEntries: 20, Confirm: m.confirm,
 	})
 	if err != nil {
@@ -95,9 +96,10 @@ func (nowhere) SendSnapshot(_ ident.MemberID, _ *raftpb.Message, _ transport.Sna
 func TestASingleMemberAnswersAndRestarts(t *testing.T) {
 	leak.Check(t)
 	m := newMember(1, voters(1))
+	term := ident.Term(1)
 	for boot := range 3 {
 		m.start(t, nowhere{})
-		ctx := within(t, 5*time.Second)
+		ctx := within(t, time.Minute)
 		select {
 		case <-m.node.Ready():
 		case <-ctx.Done():
@@ -118,9 +120,11 @@ func TestASingleMemberAnswersAndRestarts(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if s := m.node.Status(); s.Role != raftnode.Leader || s.Term != ident.Term(2+boot) || !s.Settled {
-			t.Errorf("status %+v", s)
+		s := m.node.Status() // More than a term later where its disk was slow to take its vote.
+		if s.Role != raftnode.Leader || s.Term <= term || !s.Settled {
+			t.Errorf("status %+v after term %d", s, term)
 		}
+		term = s.Term
 		if err := m.node.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +175,7 @@ func TestNoFurtherStateIsReceivedWhileOneWaitsForRoom(t *testing.T) {
 		}
 	}
 	m.machine.FullDisk.Store(0)
-	ctx := within(t, 30*time.Second)
+	ctx := within(t, time.Minute)
 	for receive(60) != nil { // Until the first is in force.
 		select {
 		case <-time.After(10 * time.Millisecond):

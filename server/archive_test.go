@@ -52,6 +52,22 @@ func latest(t *testing.T, a *archive.Archive) (ident.Revision, error) {
 	return p.To.Revision, nil
 }
 
+// putArchived puts until that is acknowledged: on a slow disk an archive takes longer to
+// begin than a request waits.
+func putArchived(t *testing.T, m *servertest.Member, key string) (resp *pb.PutResponse) {
+	t.Helper()
+	kv := pb.NewKVClient(dial(t, m))
+	eventually(t, "a put is acknowledged", func() bool {
+		var err error
+		resp, err = kv.Put(t.Context(), &pb.PutRequest{Key: []byte(key), Value: []byte("1")})
+		if err != nil && status.Code(err) != codes.Unavailable {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+	return resp
+}
+
 func TestInSyncModeWhatWasAcknowledgedIsInTheArchive(t *testing.T) {
 	quick.LeaveOut(t)
 	t.Parallel()
@@ -61,13 +77,9 @@ func TestInSyncModeWhatWasAcknowledgedIsInTheArchive(t *testing.T) {
 			c := servertest.New(t, members, func(_ int, cfg *server.Config) {
 				cfg.ArchiveURL, cfg.ArchiveMode = "file://"+folder, server.ArchiveSync
 			})
-			conn := pb.NewKVClient(dial(t, c.Members[0]))
 			var a *archive.Archive
 			for i := range 30 {
-				resp, err := conn.Put(t.Context(), &pb.PutRequest{Key: fmt.Appendf(nil, "key-%d", i%7), Value: []byte("value")})
-				if err != nil {
-					t.Fatal(err)
-				}
+				resp := putArchived(t, c.Members[0], fmt.Sprintf("key-%d", i%7))
 				if a == nil {
 					a = archiveOf(t, folder)
 				}
@@ -133,10 +145,7 @@ func TestDrillsAreHeldByTheMemberThatArchives(t *testing.T) {
 	c := servertest.New(t, 1, func(_ int, cfg *server.Config) {
 		cfg.ArchiveURL, cfg.ArchiveMode, cfg.ArchiveDrillInterval = "file://"+folder, server.ArchiveSync, 10*time.Millisecond
 	})
-	conn := pb.NewKVClient(dial(t, c.Members[0]))
-	if _, err := conn.Put(t.Context(), &pb.PutRequest{Key: []byte("a")}); err != nil {
-		t.Fatal(err)
-	}
+	putArchived(t, c.Members[0], "a")
 	a := archiveOf(t, folder)
 	for good := false; !good; {
 		cat, err := a.Catalogue(t.Context())

@@ -33,7 +33,7 @@ func TestALeaderWhoseClockGoesWrongHandsOver(t *testing.T) {
 			clocks[i].ahead.Store(int64(-time.Hour))
 		}
 	}
-	deadline := time.After(time.Minute)
+	deadline := time.After(readyMax)
 	for c.Leader() == wrong {
 		select {
 		case <-time.After(20 * time.Millisecond):

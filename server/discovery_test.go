@@ -41,16 +41,6 @@ func (n *names) LookupHost(_ context.Context, host string) ([]string, error) {
 	return nil, errors.New("no such host " + host)
 }
 
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func record(t *testing.T, raw string) *net.SRV {
 	t.Helper()
 	u, err := url.Parse(raw)

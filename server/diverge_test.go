@@ -9,7 +9,6 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/holdfast-db/holdfast/internal/clock"
-	"github.com/holdfast-db/holdfast/internal/clock/clocktest"
 	"github.com/holdfast-db/holdfast/internal/datadir"
 	"github.com/holdfast-db/holdfast/internal/quick"
 	"github.com/holdfast-db/holdfast/internal/vfs"
@@ -137,7 +136,9 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-const readyMax = 60 * time.Second
+// readyMax is far more than anything takes here: a story of ten seconds took 42 on a
+// machine that stood still every other second.
+const readyMax = 2 * time.Minute
 
 func TestAMemberThatDiffersFromAQuorumIsNamedAndStops(t *testing.T) {
 	quick.LeaveOut(t)
@@ -162,18 +163,16 @@ func TestAMemberThatDiffersFromAQuorumIsNamedAndStops(t *testing.T) {
 
 func TestWhereNobodyHasAQuorumTheAlarmNamesNobody(t *testing.T) {
 	quick.LeaveOut(t)
-	t.Parallel()     // It mostly waits.
-	const times = 10 // Members that differ without a quorum are given ten seconds.
-	fast := clocktest.Fast(times)
-	c := compactedWith(t, 2, func(_ int, cfg *server.Config) {
-		cfg.Clock, cfg.HeartbeatInterval, cfg.ElectionTimeout = fast, times*cfg.HeartbeatInterval, times*cfg.ElectionTimeout
-	})
+	t.Parallel() // It mostly waits.
+	now := &halted{Clock: clock.Real()}
+	c := compactedWith(t, 2, func(_ int, cfg *server.Config) { cfg.Clock = now })
 	wrong := c.Members[1]
 	wrong.Stop()
 	diverge(t, wrong)
 	wrong.Start()
 	wrong.WaitReady()
 	eventually(t, "an alarm for no member", func() bool {
+		now.mono.Add(int64(time.Second)) // Members that differ without a quorum are given ten.
 		return slices.Equal(corruptAlarms(t, c.Members[0]), []uint64{0})
 	})
 	for _, m := range c.Members {

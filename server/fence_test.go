@@ -20,7 +20,7 @@ func TestAClusterThatWasGivenUpAcknowledgesNothing(t *testing.T) {
 	url := "file://" + t.TempDir()
 	m := servertest.New(t, 1, func(_ int, c *server.Config) { c.ArchiveURL, c.ArchiveEpoch = url, server.EpochStrict }).Members[0]
 	conn := dial(t, m)
-	mustPut(t, conn, "a", "1")
+	putArchived(t, m, "a")
 	store, err := blobstore.Open(t.Context(), url, blobstore.Config{})
 	must(t, err)
 	defer store.Close()

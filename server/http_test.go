@@ -60,7 +60,7 @@ const healthy = `{"health":"true","reason":""}`
 const allReady = "[+]data_corruption ok\n[+]linearizable_read ok\n[+]non_learner ok\n[+]serializable_read ok\nok"
 
 func TestHealthIsToldAsInEtcd(t *testing.T) {
-	c := servertest.New(t, 1, func(_ int, c *server.Config) { c.ListenMetricsURLs = []string{"http://" + freeAddress(t)} })
+	c := servertest.New(t, 1, func(_ int, c *server.Config) { c.ListenMetricsURLs = []string{"http://" + servertest.Hold(t)} })
 	m := c.Members[0]
 	for _, base := range []string{m.Config.ListenClientURLs[0], m.Config.ListenMetricsURLs[0]} {
 		check(t, base, "all is well", []page{
@@ -211,7 +211,7 @@ func TestPprofNeedsItsFlag(t *testing.T) {
 
 func TestHTTPHasAPortOfItsOwn(t *testing.T) {
 	t.Parallel() // It mostly waits.
-	c := servertest.New(t, 1, func(_ int, c *server.Config) { c.ListenClientHTTPURLs = []string{"http://" + freeAddress(t)} })
+	c := servertest.New(t, 1, func(_ int, c *server.Config) { c.ListenClientHTTPURLs = []string{"http://" + servertest.Hold(t)} })
 	m := c.Members[0]
 	check(t, m.Config.ListenClientHTTPURLs[0], "HTTP port", []page{{"GET", "/health", 200, healthy}})
 	if _, err := http.Get(m.Config.ListenClientURLs[0] + "/health"); err == nil {

@@ -73,23 +73,20 @@ func TestALeaderWhoseStateHangsHandsOver(t *testing.T) {
 		disks[i] = &hanging{FS: vfs.OS()}
 		cfg.FS, cfg.QuotaBytes = disks[i], 64<<20 // So a segment of history has 4 MiB, and soon another one is needed.
 	})
-	old := slices.IndexFunc(c.Members, func(m *servertest.Member) bool { return m.IsLeader() })
-	if old < 0 {
-		t.Fatal("no leader")
-	}
+	old := slices.Index(c.Members, c.Leader())
 	kv := pb.NewKVClient(dial(t, c.Members[(old+1)%3]))
 	disks[old].hang.Lock()
 	t.Cleanup(sync.OnceFunc(disks[old].hang.Unlock)) // Before the members stop.
 	value := make([]byte, 500<<10)
-	put := func() error {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	put := func(patience time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		_, err := kv.Put(ctx, &pb.PutRequest{Key: []byte("k"), Value: value})
 		return err
 	}
 	eventually(t, "another leader", func() bool {
-		_ = put() // The first few are answered by members that hear of their commit; then none is known to be.
+		_ = put(time.Second) // The first few are answered by members that hear of their commit; then none is known to be.
 		return !c.Members[old].IsLeader()
 	})
-	eventually(t, "a write under it", func() bool { return put() == nil })
+	eventually(t, "a write under it", func() bool { return put(readyMax) == nil })
 }

@@ -198,7 +198,7 @@ func (l *lines) Write(b []byte) (int, error) {
 // await waits until words are there.
 func (l *lines) await(t *testing.T, words string) {
 	t.Helper()
-	for deadline := time.After(30 * time.Second); ; {
+	for deadline := time.After(readyMax); ; {
 		l.mu.Lock()
 		if l.more == nil {
 			l.more = make(chan struct{})

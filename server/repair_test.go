@@ -242,6 +242,7 @@ func TestAMemberThatDifferedIsRebuiltAndItsAlarmIsDisarmed(t *testing.T) {
 	if err := ended(t, wrong); !errors.Is(err, server.ErrDamaged) {
 		t.Fatalf("ended because of %v", err)
 	}
+	eventually(t, "its alarm", func() bool { return len(corruptAlarms(t, c.Members[0])) > 0 }) // The leader raises it where the member cannot.
 	_, err := pb.NewKVClient(dial(t, c.Members[0])).Put(t.Context(), &pb.PutRequest{Key: []byte("b")})
 	if status.Code(err) != codes.DataLoss {
 		t.Fatalf("a put while the alarm is on: %v", err)

@@ -33,7 +33,7 @@ func (rawBytes) Unmarshal(data mem.BufferSlice, v any) error {
 var _ encoding.CodecV2 = rawBytes{}
 
 const (
-	fuzzCallMax  = 2 * time.Second // An answer that takes longer is a hang: the member is alone and idle.
+	fuzzCallMax  = readyMax // An answer that takes longer is a hang: the member is alone and idle.
 	fuzzWatchMax = 3 * time.Millisecond
 )
 

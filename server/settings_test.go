@@ -22,7 +22,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/holdfast-db/holdfast/internal/clock/clocktest"
+	"github.com/holdfast-db/holdfast/internal/clock"
 	"github.com/holdfast-db/holdfast/internal/quick"
 	"github.com/holdfast-db/holdfast/pki"
 	pb "github.com/holdfast-db/holdfast/proto/etcdserverpb"
@@ -209,10 +209,8 @@ func TestWhatIsSlowIsToldWithoutKeysAndValues(t *testing.T) {
 
 func TestRevisionsAreCompactedByTheirNumber(t *testing.T) {
 	quick.LeaveOut(t)
-	t.Parallel()      // It mostly waits.
-	const times = 100 // It is looked at every five minutes.
 	conn := dial(t, servertest.New(t, 1, func(_ int, c *server.Config) {
-		c.Clock, c.HeartbeatInterval, c.ElectionTimeout = clocktest.Fast(times), times*c.HeartbeatInterval, times*c.ElectionTimeout
+		c.Clock = hasty{clock.Real()} // It is looked at every five minutes.
 		c.AutoCompactionMode, c.AutoCompactionRetention = "revision", "2"
 	}).Members[0])
 	for range 5 {
@@ -273,7 +271,7 @@ func onEachListener(t *testing.T, a *authority, set func(*server.Config)) map[st
 		c.ClientTLS, c.PeerTLS = a.tls(), a.tls()
 		c.ListenPeerURLs[0], c.ListenClientURLs[0] = secured(c.ListenPeerURLs[0]), secured(c.ListenClientURLs[0])
 		c.InitialCluster = secured(c.InitialCluster)
-		c.ListenMetricsURLs = []string{"https://" + freeAddress(t)}
+		c.ListenMetricsURLs = []string{"https://" + servertest.Hold(t)}
 		set(c)
 	}).Members[0].Config
 	return map[string]string{"client": host(c.ListenClientURLs[0]), "peer": host(c.ListenPeerURLs[0]), "metrics": host(c.ListenMetricsURLs[0])}

@@ -69,6 +69,13 @@ func (h hasty) AfterFunc(d time.Duration, f func()) clock.Timer {
 	return hastyTimer{h.Clock.AfterFunc(patience, f)}
 }
 
+func (h hasty) NewTicker(d time.Duration) clock.Ticker {
+	if d == 5*time.Minute {
+		d = patience
+	}
+	return h.Clock.NewTicker(d)
+}
+
 type hastyTimer struct{ clock.Timer }
 
 func (t hastyTimer) Reset(time.Duration) bool { return t.Timer.Reset(patience) }

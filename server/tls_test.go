@@ -129,8 +129,8 @@ func TestARevokedCertificateIsRefusedOnEveryListener(t *testing.T) {
 		c.ClientTLS, c.PeerTLS = a.tls(), a.tls()
 		c.ListenPeerURLs[0], c.ListenClientURLs[0] = secured(c.ListenPeerURLs[0]), secured(c.ListenClientURLs[0])
 		c.InitialCluster = secured(c.InitialCluster)
-		c.ListenClientHTTPURLs = []string{"https://" + freeAddress(t)}
-		c.ListenMetricsURLs = []string{"https://" + freeAddress(t)}
+		c.ListenClientHTTPURLs = []string{"https://" + servertest.Hold(t)}
+		c.ListenMetricsURLs = []string{"https://" + servertest.Hold(t)}
 	})
 	cfg := c.Members[0].Config
 	listeners := map[string]string{
@@ -185,14 +185,15 @@ func (a *authority) clientConfig(who string) *tls.Config {
 
 func (a *authority) plainPut(endpoint string) error { return a.putWith(nil, endpoint) }
 
+// putWith fails at once where nobody takes the connection.
 func (a *authority) putWith(secure *tls.Config, endpoint string) error {
 	a.t.Helper()
-	c, err := client.New(client.Config{Endpoints: []string{endpoint}, TLS: secure, Logger: hclog.NewNullLogger(), DialTimeout: time.Second})
+	c, err := client.New(client.Config{Endpoints: []string{endpoint}, TLS: secure, Logger: hclog.NewNullLogger(), FailFast: true})
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(a.t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(a.t.Context(), readyMax)
 	defer cancel()
 	_, err = c.Put(ctx, client.Put{Key: "k", Value: []byte("v")})
 	return err
@@ -257,7 +258,7 @@ func TestWhoOffersBothVersionsOfHTTPGetsTheSecondForAll(t *testing.T) {
 	defer transport.CloseIdleConnections()
 	call := func(path, body string) (line string) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), readyMax)
 		defer cancel()
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Members[0].Config.ListenClientURLs[0]+path, strings.NewReader(body))
 		if err != nil {

@@ -48,18 +48,25 @@ func TestTracesOfCallsReachTheCollector(t *testing.T) {
 	collector.RegisterTraceServiceServer(g, got)
 	go g.Serve(l)
 	t.Cleanup(g.Stop)
-	for rate, want := range map[int]string{0: "", 1_000_000: "service.instance.id=m0 service.name=etcd"} {
+	put := func(rate int) (who string) {
 		c := servertest.New(t, 1, func(_ int, c *server.Config) {
 			c.Tracing = server.Tracing{Enabled: true, Address: l.Addr().String(), Instance: "m0", PerMillion: rate}
 		})
 		mustPut(t, dial(t, c.Members[0]), "k", "v")
 		c.Members[0].Stop() // Sends what there is.
 		got.mu.Lock()
-		if who := got.spans["etcdserverpb.KV/Put"]; who != want {
-			t.Errorf("at %d of a million: a put of %q, want %q; all are %v", rate, who, want, got.spans)
-		}
-		clear(got.spans)
-		got.mu.Unlock()
+		defer got.mu.Unlock()
+		return got.spans["etcdserverpb.KV/Put"]
+	}
+	if who := put(0); who != "" {
+		t.Errorf("at none of a million: a put of %q; all are %v", who, got.spans)
+	}
+	want, who := "service.instance.id=m0 service.name=etcd", ""
+	for try := 0; who == "" && try < 5; try++ { // A member that ends gives its traces a moment, which a slow machine may need for itself.
+		who = put(1_000_000)
+	}
+	if who != want {
+		t.Errorf("at each of a million: a put of %q, want %q; all are %v", who, want, got.spans)
 	}
 }
 

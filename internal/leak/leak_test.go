@@ -34,6 +34,15 @@ func TestALeftGoroutineIsShownWithItsStack(t *testing.T) {
 	close(c)
 }
 
+func TestWhoHasNoTimeToWaitLooksAllTheSame(t *testing.T) {
+	r := &recorder{TB: t}
+	check(r, -time.Second)
+	r.cleanup()
+	if r.failure != "" {
+		t.Errorf("nothing is left, and that is a failure: %q", r.failure)
+	}
+}
+
 func TestAGoroutineThatEndsIsNoLeak(t *testing.T) {
 	Check(t)
 	c := make(chan struct{})

@@ -72,7 +72,7 @@ func TestWhatManyWaitForIsCountedOnce(t *testing.T) {
 	for range 30 {
 		w.apply([]op{put("k", strings.Repeat("v", 1<<10))})
 	}
-	for end := time.Now().Add(10 * time.Second); w.hub.Stats().Delivered < 30*100; w.settled() {
+	for end := time.Now().Add(patience); w.hub.Stats().Delivered < 30*100; w.settled() {
 		if time.Now().After(end) {
 			t.Fatalf("delivered: %+v", w.hub.Stats())
 		}

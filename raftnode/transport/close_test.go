@@ -48,7 +48,7 @@ func TestAStreamThatComesUpDuringCloseDoesNotHoldItUp(t *testing.T) {
 	}()
 	select {
 	case <-closed:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("Close does not return")
 	}
 }

@@ -180,6 +180,9 @@ func pair(t *testing.T, options ...option) (*network, *node, *node) {
 	return net, a, b
 }
 
+// patience with what takes milliseconds, on a machine that others keep busy.
+const patience = time.Minute
+
 // awaitLink sends until a frame gets through on each stream, and forgets what
 // came meanwhile.
 func (n *node) awaitLink(to ident.MemberID) {
@@ -195,7 +198,7 @@ func (n *node) await(what string, done func() bool) {
 	n.t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for !done() {
 		select {
 		case <-tick.C:
@@ -210,7 +213,7 @@ func receive[T any](t *testing.T, what string, c <-chan T) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("no %s", what)
 		panic("unreachable")
 	}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -20,7 +19,7 @@ import (
 
 // readyMax bounds the wait for a member: far more than it takes, so that a
 // loaded machine is no failure.
-const readyMax = 60 * time.Second
+const readyMax = 2 * time.Minute
 
 // segmentBytes of a Raft log: two files are written in full at each first start,
 // which at their usual size was half of the time that a test of one member took.
@@ -37,9 +36,7 @@ type Member struct {
 	*server.Server
 	Config  server.Config
 	PeerURL string
-
-	t         testing.TB
-	listeners map[string]net.Listener // By address; taken once, then opened again.
+	t       testing.TB
 }
 
 // New starts n members and waits until all serve. Set, if not nil, changes the
@@ -49,17 +46,16 @@ func New(t testing.TB, n int, set func(i int, c *server.Config)) *Cluster {
 	c := &Cluster{t: t}
 	var initial []string
 	for i := range n {
-		m := &Member{t: t, listeners: map[string]net.Listener{}}
-		m.PeerURL = m.listenURL()
+		m := &Member{t: t, PeerURL: "http://" + Hold(t)}
 		m.Config = server.DefaultConfig(hclog.NewNullLogger())
 		m.Config.Name = fmt.Sprintf("m%d", i)
 		m.Config.DataDir = filepath.Join(t.TempDir(), m.Config.Name)
 		m.Config.ListenPeerURLs = []string{m.PeerURL}
-		m.Config.ListenClientURLs = []string{m.listenURL()}
+		m.Config.ListenClientURLs = []string{"http://" + Hold(t)}
 		m.Config.WALSegmentBytes = segmentBytes
 		m.Config.HeartbeatInterval = 50 * time.Millisecond
 		m.Config.ElectionTimeout = 500 * time.Millisecond
-		m.Config.Listen = m.listen
+		m.Config.Listen = net.Listen
 		initial = append(initial, m.Config.Name+"="+m.PeerURL)
 		c.Members = append(c.Members, m)
 	}
@@ -175,25 +171,4 @@ func (c *Cluster) ClientURLs() []string {
 		urls = append(urls, m.Config.ListenClientURLs...)
 	}
 	return urls
-}
-
-// listenURL takes a free port and keeps it until the member listens on it, so
-// that nobody else gets it meanwhile.
-func (m *Member) listenURL() string {
-	m.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	m.listeners[l.Addr().String()] = l
-	m.t.Cleanup(func() { l.Close() })
-	return (&url.URL{Scheme: "http", Host: l.Addr().String()}).String()
-}
-
-func (m *Member) listen(network, address string) (net.Listener, error) {
-	if l := m.listeners[address]; l != nil {
-		delete(m.listeners, address)
-		return l, nil
-	}
-	return net.Listen(network, address)
 }

@@ -1,8 +1,9 @@
 package bounded
 
 import (
-	"bytes"
+	"bufio"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -11,25 +12,24 @@ import (
 )
 
 func TestWhatHangsIsEndedWithWhatItStarted(t *testing.T) {
-	ready, says, err := os.Pipe()
+	out, in, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ready.Close()
-	var out bytes.Buffer
-	cmd := Group(exec.Command("sh", "-c", "trap 'echo here' QUIT; echo ready >&2; sleep 1000"))
-	cmd.Stdout, cmd.Stderr = &out, says
-	err = cmd.Start()
-	says.Close()
-	if err != nil {
+	defer out.Close()
+	cmd := Group(exec.Command("sh", "-c", "trap 'echo here' QUIT; echo hangs; sleep 1000"))
+	cmd.Stdout = in
+	if err := errors.Join(cmd.Start(), in.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ready.Read(make([]byte, 1)); err != nil { // Else the signal may come before the trap.
-		t.Fatal(err)
+	said := bufio.NewReader(out)
+	if line, err := said.ReadString('\n'); err != nil || line != "hangs\n" { // It takes no signal before that.
+		t.Fatalf("%q, %v", line, err)
 	}
 	begun := time.Now()
-	if err := Wait(cmd, 100*time.Millisecond); !errors.Is(err, ErrHangs) || !strings.Contains(out.String(), "here") {
-		t.Errorf("%v after %v, %q", err, time.Since(begun), &out)
+	hung := Wait(cmd, 100*time.Millisecond)
+	if rest, err := io.ReadAll(said); !errors.Is(hung, ErrHangs) || err != nil || !strings.Contains(string(rest), "here") {
+		t.Errorf("%v after %v, %q, %v", hung, time.Since(begun), rest, err)
 	}
 }
 
