@@ -51,12 +51,6 @@ type Informer[T api.Object] struct {
 
 type objectKey struct{ namespace, name string }
 
-// index finds objects by values that a function takes from them.
-type index[T api.Object] struct {
-	values func(T) []string
-	keys   map[string][]objectKey // Sorted. Mostly there is one: a map of them would take ten times as much.
-}
-
 // NewInformer returns an informer, which does nothing before Run.
 func NewInformer[T api.Object](c *Client, o ListOptions, log hclog.Logger) *Informer[T] {
 	i := &Informer[T]{client: c, options: o, log: log, clock: clock.Real(), synced: make(chan struct{})}
@@ -77,7 +71,7 @@ func (i *Informer[T]) OnHistory(f func(history uint64)) { i.heard = append(i.hea
 // AddIndex makes objects findable by the values that f takes from them.
 // Only before Run.
 func (i *Informer[T]) AddIndex(name string, f func(T) []string) {
-	i.mu.indexes[name] = &index[T]{values: f, keys: map[string][]objectKey{}}
+	i.mu.indexes[name] = newIndex(f)
 }
 
 // Reduce has f take from each object what nobody here reads, before it is kept and told.
@@ -256,12 +250,14 @@ func (i *Informer[T]) set(key objectKey, o T, deleted bool, revision int64) {
 	i.mu.Lock()
 	old, existed := i.mu.objects[key]
 	for _, x := range i.mu.indexes {
+		var was, is []string
 		if existed {
-			x.remove(key, old)
+			was = x.values(old)
 		}
 		if !deleted {
-			x.add(key, o)
+			is = x.values(o)
 		}
+		x.move(key, was, is)
 	}
 	if deleted {
 		delete(i.mu.objects, key)
@@ -275,25 +271,6 @@ func (i *Informer[T]) set(key objectKey, o T, deleted bool, revision int64) {
 	}
 	for _, f := range i.changed {
 		f(old, o)
-	}
-}
-
-func (x *index[T]) add(key objectKey, o T) {
-	for _, v := range x.values(o) {
-		if at, has := slices.BinarySearchFunc(x.keys[v], key, objectKey.compare); !has {
-			x.keys[v] = slices.Insert(x.keys[v], at, key)
-		}
-	}
-}
-
-func (x *index[T]) remove(key objectKey, o T) {
-	for _, v := range x.values(o) {
-		if at, has := slices.BinarySearchFunc(x.keys[v], key, objectKey.compare); has {
-			x.keys[v] = slices.Delete(x.keys[v], at, at+1)
-		}
-		if len(x.keys[v]) == 0 {
-			delete(x.keys, v)
-		}
 	}
 }
 
@@ -350,12 +327,12 @@ func (i *Informer[T]) ByIndex(name, value string) []T {
 	i.mu.RLock()
 	var found []T
 	if x := i.mu.indexes[name]; x != nil {
-		for _, key := range x.keys[value] {
+		for key := range x.keys(value) {
 			found = append(found, i.mu.objects[key])
 		}
 	}
 	i.mu.RUnlock()
-	return found
+	return sorted(found)
 }
 
 // Revision is how far it has come: all that happened up to there is told.
