@@ -92,8 +92,9 @@ func (c *ctl) execute(ctx context.Context, args []string) int {
 	return exit.code
 }
 
-// known refuses a word that is none of a command's subcommands. Cobra, and so etcdctl,
-// answers with the help of the command and success, which a script takes for its work done.
+// known refuses a word that is none of a command's subcommands, after help too. Cobra, and
+// so etcdctl, answers with the help of the command and success, which a script takes for
+// its work done.
 func (c *ctl) known(root *cobra.Command, args []string) (*cobra.Command, error) {
 	helps := c.tool == nil && len(args) > 1 && args[0] == "help"
 	if helps {

@@ -118,9 +118,8 @@ func TestASubPathThatChangesMeanwhileDoesNotLeadOut(t *testing.T) {
 			return nil
 		})
 		mounted, tried := 0, 0
-		for i := 0; i < 400 || mounted == 0 && i < 400_000; i++ { // On a busy machine all of many meet a swap.
-			tried++
-			sub := []string{"folder", "folder/below", fmt.Sprintf("folder/new%d", i)}[i%3]
+		for ; tried < 400 || mounted == 0 && tried < 400_000; tried++ { // On a busy machine all of many meet a swap.
+			sub := []string{"folder", "folder/below", fmt.Sprintf("folder/new%d", tried)}[tried%3]
 			at, err := f.subPath(pod, sub)
 			if err != nil {
 				if !errors.Is(err, ErrEscape) && !errors.Is(err, ErrMissing) && !errors.Is(err, unix.EAGAIN) {

@@ -18,7 +18,8 @@ const executionsMin = 100
 
 // fuzz finds all fuzz targets of the main module. One has one worker: linking it takes
 // a processor as long as most targets run, in which another fuzzes. Targets are found in
-// the source, as go test would first build the tests of all packages to list them.
+// the source, as go test would first build the tests of all packages to list them. What
+// they have in common is built before any of them begins.
 func fuzz(ctx context.Context, each time.Duration) ([]job, error) {
 	const files = `{{$p := .}}{{range .TestGoFiles}}{{$p.ImportPath}} {{$p.Dir}}/{{.}}{{"\n"}}{{end}}{{range .XTestGoFiles}}{{$p.ImportPath}} {{$p.Dir}}/{{.}}{{"\n"}}{{end}}`
 	cmd := exec.CommandContext(ctx, "go", "list", "-f", files, "./...")
